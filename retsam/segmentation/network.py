@@ -1,0 +1,218 @@
+"""One compact network: a shared encoder, a decoder per task.
+
+The trunk is EfficientNet-lite0 (Tan & Le 2019) cut at stride 16, with a residual context block at stride 32. Decoders are U-Net shaped
+(Ronneberger et al. 2015) and end at stride 2 (or coarser) with a pixel shuffle; the raw pixels enter there by pixel unshuffle, so that
+thin vessels and microaneurysms are not lost to the stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# EfficientNet-lite0 up to stride 16: kernel, stride, expansion, in, out. Names of its published weights are kept.
+_BLOCKS = (
+    (3, 1, 1, 32, 16),
+    (3, 2, 6, 16, 24),
+    (3, 1, 6, 24, 24),
+    (5, 2, 6, 24, 40),
+    (5, 1, 6, 40, 40),
+    (3, 2, 6, 40, 80),
+    (3, 1, 6, 80, 80),
+    (3, 1, 6, 80, 80),
+    (5, 1, 6, 80, 112),
+    (5, 1, 6, 112, 112),
+    (5, 1, 6, 112, 112),
+)
+_SKIPS = {0: 16, 2: 24, 4: 40, 10: 112}  # block -> channels that the decoders read, at strides 2, 4, 8 and 16
+_CONTEXT = 160
+_DETAIL = 24
+_THIN = 24
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that keeps its running statistics (batches of three crops would only add noise), folded into a convolution."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm:
+        return super().train(False)
+
+    def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """``self(conv(x))`` as one convolution: the normalisation's gain goes into the weights, its offset into the bias."""
+        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
+        weight, bias = conv.weight * gain.view(-1, 1, 1, 1), self.bias - self.running_mean * gain
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        if expansion > 1:
+            self._expand_conv = nn.Conv2d(inputs, hidden, 1, bias=False)
+            self._bn0 = FrozenBatchNorm(hidden, eps=1e-3)
+        self._depthwise_conv = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)
+        self._bn1 = FrozenBatchNorm(hidden, eps=1e-3)
+        self._project_conv = nn.Conv2d(hidden, outputs, 1, bias=False)
+        self._bn2 = FrozenBatchNorm(outputs, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        if hasattr(self, "_expand_conv"):
+            y = F.relu6(self._bn0.after(self._expand_conv, y))
+        y = F.relu6(self._depthwise(y))
+        y = self._bn2.after(self._project_conv, y)
+        return x + y if self.residual else y
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and x.device.type == "cpu"):
+            return self._bn1.after(self._depthwise_conv, x)
+        # On CPU the backward pass of a depthwise convolution is 3 to 8 times faster in float32 than in bfloat16 (channels-last).
+        with torch.autocast("cpu", enabled=False):
+            return self._bn1.after(self._depthwise_conv, x.float()).to(x.dtype)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Encoder(nn.Module):
+    """Trunk: six input channels (RGB and its local contrast) to features at strides 2 to 32, and detail at stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = nn.Conv2d(6, 32, 3, 2, 1, bias=False)
+        self._bn0 = FrozenBatchNorm(32, eps=1e-3)
+        self._blocks = nn.ModuleList(_InvertedResidual(*spec) for spec in _BLOCKS)
+        self.context = nn.Sequential(_conv(112, _CONTEXT, 2), _conv(_CONTEXT, _CONTEXT))
+        self.detail = _conv(24, _DETAIL)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.detail(F.pixel_unshuffle(x, 2))]
+        x = F.relu6(self._bn0.after(self._conv_stem, x))
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in _SKIPS:
+                features.append(x)
+        features.append(self.context(x))
+        return features
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Start from the published ImageNet weights of EfficientNet-lite0; the contrast channels start at zero."""
+        own = self.state_dict()
+        for name, value in state.items():
+            if name == "_conv_stem.weight":
+                own[name].zero_()
+                own[name][:, :3].copy_(value)
+            elif name in own:
+                own[name].copy_(value)
+
+
+class Decoder(nn.Module):
+    """Path from stride 32 up to ``stride``, then a pixel shuffle to full resolution.
+
+    Parameters
+    ----------
+    outputs : int
+        Logits per pixel.
+    stride : int
+        2, 4 or 8: where the path ends.
+    widths : tuple of int
+        Channels at strides 16, 8, 4 and 2.
+    shuffle : bool
+        False leaves the logits at ``stride`` (heatmaps).
+    """
+
+    def __init__(self, outputs: int, stride: int = 2, widths: tuple[int, ...] = (96, 64, 48, 32), shuffle: bool = True) -> None:
+        super().__init__()
+        steps = {8: 2, 4: 3, 2: 4}[stride]
+        skips = (112, 40, 24, 16 + _DETAIL)[:steps]
+        channels = _CONTEXT
+        self.steps = nn.ModuleList()
+        for skip, width in zip(skips, widths, strict=False):
+            self.steps.append(_conv(channels + skip, width))
+            channels = width
+            if skip == 24 and steps == 4:  # what stride 4 hands to stride 2 is thinned first: that level is the dearest
+                self.thin = nn.Conv2d(width, _THIN, 1)
+                channels = _THIN
+        self.last = _conv(channels, channels)
+        self.factor = stride if shuffle else 1
+        self.head = nn.Conv2d(channels, outputs * self.factor**2, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        detail, s2, s4, s8, s16, x = features
+        for step, skip in zip(self.steps, (s16, s8, s4, None), strict=False):
+            if skip is None:
+                skip = torch.cat([s2, detail], 1)
+                x = self.thin(x)
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = step(torch.cat([x, skip], 1))
+        logits = self.head(self.last(x))
+        return F.pixel_shuffle(logits, self.factor) if self.factor > 1 else logits
+
+
+DECODERS: dict[str, dict] = {
+    "vessels": {"outputs": 3, "stride": 2},
+    "optic_nerve": {"outputs": 2, "stride": 2, "widths": (64, 48, 32, 24)},
+    "macula": {"outputs": 1, "stride": 4, "widths": (64, 48, 32), "shuffle": False},
+    "lesions_dr": {"outputs": 4, "stride": 2},
+}
+"""Decoder settings of each task of the default model."""
+
+
+class RetinaNetwork(nn.Module):
+    """Shared encoder and a decoder per task.
+
+    Parameters
+    ----------
+    decoders : mapping of str to dict
+        Task -> keyword arguments of :class:`Decoder`.
+    """
+
+    def __init__(self, decoders: Mapping[str, dict] = DECODERS) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.decoders = nn.ModuleDict({task: Decoder(**settings) for task, settings in decoders.items()})
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, rgb: Tensor, fov: Tensor, tasks: Iterable[str], pool: int = 8) -> dict[str, Tensor]:
+        """Logits of the named tasks.
+
+        Parameters
+        ----------
+        rgb : Tensor, [B, 3, H, W]
+            0-1; H and W multiples of 32.
+        fov : Tensor, [B, 1, H, W]
+            1 inside the field of view.
+        tasks : iterable of str
+        pool : int
+            Reduction at which the neighbourhood of the local contrast is averaged: its side is ``17 * pool`` px, so 8 for a
+            1,024 px frame and 4 for 512.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Task -> logits ``[B, outputs, H, W]`` (heatmap tasks at their stride).
+        """
+        x = torch.cat([(rgb - self.mean) / self.std, local_contrast(rgb, fov, pool)], 1) * fov
+        features = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        return {task: self.decoders[task](features) for task in tasks}
+
+
+def local_contrast(rgb: Tensor, fov: Tensor, pool: int) -> Tensor:
+    """Log of each pixel over the mean of its neighbourhood inside the field of view, clipped to +-1 and doubled.
+
+    Removes the illumination and the camera's colour, keeps vessels and lesions (a homomorphic high-pass).
+    """
+    small = F.avg_pool2d(rgb * fov, pool)
+    weight = F.avg_pool2d(fov, pool)
+    box = {"kernel_size": 17, "stride": 1, "padding": 8, "count_include_pad": False}
+    mean = F.avg_pool2d(small, **box) / F.avg_pool2d(weight, **box).clamp_min(1e-3)
+    mean = F.interpolate(mean, size=rgb.shape[-2:], mode="bilinear", align_corners=False)
+    return 2 * torch.log((rgb + 0.02) / (mean + 0.02)).clamp(-1, 1)
