@@ -105,11 +105,9 @@ class CohortConfig(BaseModel):
 
     samplesheet: str = Field(
         ...,
-        description="Table of the photographs (.csv, .tsv or .parquet, first row names the columns), or a folder that is searched for photographs.",
+        description="Table of the photographs (.csv, .tsv or .parquet; the first row names the columns), or a folder of photographs.",
     )
-    root: str | None = Field(
-        None, description="Folder that relative image paths start from; the samplesheet's own folder if left out."
-    )
+    root: str | None = Field(None, description="Folder that relative image paths start from; the samplesheet's own folder if left out.")
     columns: Columns = Field(default_factory=Columns, description="Column names of the samplesheet.")
     filter: dict[str, tuple[_Cell, ...]] = Field(
         default_factory=dict, description="Rows to keep: column -> accepted values. A row must pass all of them."
@@ -155,7 +153,9 @@ class CohortConfig(BaseModel):
     def _names(self) -> CohortConfig:
         taken = sorted((set(self.labels) | set(self.covariates)) & set(RESERVED_COLUMNS))
         if taken:
-            raise ValueError(f"names of labels or covariates that the cohort table needs itself: {', '.join(taken)}; choose others and set `column`")
+            raise ValueError(
+                f"names of labels or covariates that the cohort table needs itself: {', '.join(taken)}; choose others and set `column`"
+            )
         twice = sorted(set(self.labels) & set(self.covariates))
         if twice:
             raise ValueError(f"both label and covariate: {', '.join(twice)}; name them once (a label may be adjusted for too)")

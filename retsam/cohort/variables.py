@@ -1,0 +1,132 @@
+"""Labels and covariates: cells of a samplesheet checked, typed, and turned into yes/no where a study asks for it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from retsam.cohort.config import DEFAULT_RANGES, Variable
+from retsam.cohort.faults import Fault, cell_faults
+
+_YES = {"1", "true", "yes", "y", "t"}
+_NO = {"0", "false", "no", "n", "f"}
+
+
+def plain(value: object) -> str:
+    """Text of a value as lists in a config and cells of a table can both be compared: ``2``, ``2.0`` and ``"2"`` are one."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def convert(name: str, variable: Variable, cells: pd.Series, rows: np.ndarray) -> tuple[pd.Series, list[Fault]]:
+    """Check and type the cells of a variable.
+
+    Parameters
+    ----------
+    name : str
+        Name of the variable in the cohort table.
+    variable : Variable
+    cells : Series of str
+        Cells of its column; NA where not known.
+    rows : ndarray of int, [n]
+        Row numbers for messages.
+
+    Returns
+    -------
+    values : Series
+        ``Float64`` (continuous), ``Int64`` (ordinal), ``boolean`` -> ``Int64`` 0/1 (binary) or ``string``; NA where not known.
+    faults : list of Fault
+    """
+    column = variable.column or name
+    if variable.derived:
+        return _derive(variable, cells), []
+    kind = variable.type or _guess(variable, cells)
+    limits = variable.range or DEFAULT_RANGES.get(name.lower())
+    if kind == "continuous":
+        return _number(column, cells, rows, limits)
+    if kind == "binary":
+        return _yes_no(column, cells, rows)
+    if variable.levels is not None:
+        return _levels(column, variable, cells, rows, kind == "ordinal")
+    if kind == "ordinal":
+        values, faults = _number(column, cells, rows, limits)
+        broken = values.notna() & (values % 1 != 0)
+        mend = "give whole numbers, or list the `levels` in order"
+        faults += [
+            Fault(int(r), column, "a whole number (ordinal)", repr(c), mend) for r, c in zip(rows[broken], cells[broken], strict=True)
+        ]
+        return values.where(~broken).astype("Int64"), faults
+    return cells.astype("string"), []
+
+
+def _guess(variable: Variable, cells: pd.Series) -> str:
+    if variable.levels is not None:
+        return "ordinal"
+    if variable.range is not None:
+        return "continuous"
+    known = cells.dropna()
+    if known.empty:
+        return "categorical"
+    # One cell that should be a number and is not is a fault of that cell, not a change of the column's kind.
+    numbers = pd.to_numeric(known, errors="coerce")
+    return "continuous" if numbers.notna().mean() > 0.9 else "categorical"
+
+
+def _number(column: str, cells: pd.Series, rows: np.ndarray, limits: tuple[float, float] | None) -> tuple[pd.Series, list[Fault]]:
+    values = pd.to_numeric(cells, errors="coerce").astype("Float64")
+    wrong = (cells.notna() & (values.isna() | ~np.isfinite(values.fillna(0).to_numpy(float)))).to_numpy(bool)
+    comma = any(re.fullmatch(r"\s*-?\d+,\d+\s*", str(c)) for c in cells[wrong])
+    mend = "write decimals with a point" if comma else "correct the cell, or leave it empty if the value is not known"
+    faults = cell_faults(wrong, rows, cells, column, "a number", mend)
+    if limits is not None:
+        out = ((values < limits[0]) | (values > limits[1])).fillna(False).to_numpy(bool) & ~wrong
+        mend = "correct the cell, leave it empty if the value is not known, or set `range` of this variable in the config"
+        expected = f"a number from {limits[0]:g} to {limits[1]:g}"
+        faults += cell_faults(out, rows, cells, column, expected, mend)
+        wrong = wrong | out
+    return values.mask(pd.Series(wrong, index=values.index)), faults
+
+
+def _yes_no(column: str, cells: pd.Series, rows: np.ndarray) -> tuple[pd.Series, list[Fault]]:
+    keys = cells.map(lambda c: plain(c).lower(), na_action="ignore")
+    values = keys.map({**dict.fromkeys(_YES, 1), **dict.fromkeys(_NO, 0)}).astype("Int64")
+    wrong = (cells.notna() & values.isna()).to_numpy(bool)
+    mend = "write 0/1 or yes/no, or list what means yes in `positive` (and no in `negative`) of this variable"
+    return values, cell_faults(wrong, rows, cells, column, "0/1, yes/no or true/false", mend)
+
+
+def _levels(column: str, variable: Variable, cells: pd.Series, rows: np.ndarray, coded: bool) -> tuple[pd.Series, list[Fault]]:
+    order = {plain(level): i for i, level in enumerate(variable.levels)}
+    codes = cells.map(lambda c: order.get(plain(c)), na_action="ignore").astype("Int64")
+    wrong = (cells.notna() & codes.isna()).to_numpy(bool)
+    mend = "correct the cell, or add the value to `levels` of this variable in the config"
+    expected = "one of " + ", ".join(order)
+    faults = cell_faults(wrong, rows, cells, column, expected, mend)
+    return (codes if coded else cells.map(plain, na_action="ignore").astype("string")), faults
+
+
+def _derive(variable: Variable, cells: pd.Series) -> pd.Series:
+    """1 where a cell means yes, 0 where it means no, NA where it means neither or is not known."""
+    distinct = {cell: _meaning(variable, cell) for cell in cells.dropna().unique()}
+    return cells.map(distinct, na_action="ignore").astype("Int64")
+
+
+def _meaning(variable: Variable, cell: str) -> int | None:
+    parts = [p.strip() for p in str(cell).split(variable.separator)] if variable.separator else [str(cell)]
+    parts = [p for p in parts if p]
+
+    def says(values, pattern) -> bool:
+        listed = {plain(v) for v in values or ()}
+        return any(plain(p) in listed or (pattern is not None and re.search(pattern, p, re.IGNORECASE)) for p in parts)
+
+    if says(variable.positive, variable.positive_pattern):
+        return 1
+    if variable.negative is None and variable.negative_pattern is None:
+        return 0
+    return 0 if says(variable.negative, variable.negative_pattern) else None
