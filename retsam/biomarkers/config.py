@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-#: Diameter in micrometres of the retina that a 45-degree photograph shows (0.293 mm a degree; Bennett's eye).
+#: Diameter in micrometres of the retina in a 45-degree photograph: 0.293 mm a degree, an eye of 24.3 mm (Bennett 1994).
 FIELD_45_DEGREES_UM = 13_200.0
 
 #: See ``BiomarkersConfig.min_fov_diameter_px``. Each figure is (micrometres of the smallest structure that counts) /
@@ -69,11 +69,12 @@ class BiomarkersConfig(BaseModel):
     )
     extra_tortuosity: bool = Field(False, description="Also report Hart's tau2, tau3, tau6 and tau7.")
     scheduler: str = Field(
-        "threads",
-        description="Where shards are measured: `threads`, `processes`, `local` (a Dask cluster on this machine) or the address of a Dask "
-        "scheduler (`tcp://host:port`). The answer is the same on all.",
+        "processes",
+        pattern=r"^(synchronous|threads|processes|(tcp|tls|ucx|ws|wss|inproc)://.+)$",
+        description="Where images are measured: `processes` or `threads` (a Dask cluster on this machine), `synchronous` (in this process) "
+        "or the address of a Dask scheduler (`tcp://host:port`). The answer is the same on all.",
     )
-    workers: int = Field(0, ge=0, description="Workers on this machine; 0 means one a CPU core.")
+    workers: int = Field(0, ge=0, description="Workers on this machine; 0 means one a CPU core. With one, no cluster is started.")
     images_per_task: int = Field(16, ge=1, description="Images a task reads and measures at a time; bounds the memory of a worker.")
 
     @field_validator("families")

@@ -277,6 +277,18 @@ class Context:
         superior = (-ty, tx) if self.eye == "R" else (ty, -tx)
         return Axis((tx, ty), superior, source)
 
+    @cached_property
+    def horizontal(self) -> tuple[tuple[float, float], str]:
+        """Direction of the disc-fovea line and its source; unlike :attr:`axis` it needs no laterality, so its sign may be either.
+
+        Without fovea the photograph is taken as upright.
+        """
+        if self.disc and self.fovea:
+            dx, dy = self.fovea[0] - self.disc.x, self.fovea[1] - self.disc.y
+            length = math.hypot(dx, dy)
+            return (dx / length, dy / length), "fovea"
+        return (1.0, 0.0), "upright"
+
     @property
     def fovea_axis(self) -> Axis | Null:
         """The axis where disc and fovea give it; Null where it would rest on an assumption."""
@@ -396,15 +408,19 @@ class Context:
         labels[(squared >= r3) | ~self.fov] = 0
         return labels
 
+    @cached_property
+    def etdrs_areas(self) -> np.ndarray:
+        """Visible pixels by value of :attr:`etdrs_labels`, int [10]; only where there is a grid."""
+        return np.bincount(self.etdrs_labels.ravel(), minlength=10)
+
+    @cached_property
     def etdrs_share(self) -> dict[str, float]:
         """Share of each ETDRS field that lies inside the field of view; empty where there is no grid."""
-        labels = self.etdrs_labels
-        if isinstance(labels, Null):
+        if isinstance(self.etdrs_labels, Null):
             return {}
-        counts = np.bincount(labels.ravel(), minlength=10)
         r1, r2, r3 = (1000 * radius / self.um_per_grid_px for radius in ETDRS_RADII_MM)
         areas = [math.pi * r1**2] + [math.pi * (r2**2 - r1**2) / 4] * 4 + [math.pi * (r3**2 - r2**2) / 4] * 4
-        return {name: min(1.0, float(counts[value] / areas[value - 1])) for name, value in ETDRS_FIELDS.items()}
+        return {name: min(1.0, float(self.etdrs_areas[value] / areas[value - 1])) for name, value in ETDRS_FIELDS.items()}
 
     def to_eye(self, xy: np.ndarray, origin: tuple[float, float]) -> np.ndarray:
         """Points [..., 2] in grid px as (temporal, superior) coordinates from an origin, grid px.

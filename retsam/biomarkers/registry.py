@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     "fovea_implausible": "Disc and fovea lie at a distance that no eye has, so one of the two is wrong.",
     "laterality_unknown": "Neither the table nor disc and fovea say whether this is a right or a left eye.",
     "no_scale": "Neither a pixel size nor a disc is known, so lengths cannot be given in micrometres.",
+    "scale_from_disc": "The scale was taken from the disc itself, so the disc's own size in micrometres would say nothing.",
     "zone_outside_fov": "Too little of the region lies inside the photograph's field of view.",
     "too_few_vessels": "Fewer vessels (or branches, or crossings) than the definition needs.",
     "none_present": "The structure whose property this is does not occur in the eye (for example: shape of zero lesions).",
@@ -45,7 +46,6 @@ REASONS: dict[str, str] = {
     "out_of_range": "The value lies outside its possible range, so a mask is wrong.",
     "quality_reject": "The photograph was rejected by quality control.",
     "image_failed": "The photograph could not be read or segmented.",
-    "family_disabled": "The configuration does not ask for this family of biomarkers.",
     "measurement_failed": "The measurement stopped on an error; the column `detail` says which.",
 }
 
@@ -65,9 +65,6 @@ class Null:
     def __post_init__(self) -> None:
         if self.reason not in REASONS:
             raise ValueError(f"unknown reason code {self.reason!r}; expected one of {', '.join(REASONS)}")
-
-    def __bool__(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,383 @@
+"""The optic nerve head: disc, cup and rim.
+
+Heights run along the eye's vertical (perpendicular to the line from disc to fovea; the picture's vertical without a fovea), widths
+across it. Rim widths are radial from the disc's centre. Clock hours are in the eye's own frame: 12 superior, 3 nasal, 6 inferior,
+9 temporal, in right *and* left eyes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retsam.biomarkers.context import Axis, Context
+from retsam.biomarkers.disc import largest_component
+from retsam.biomarkers.registry import Biomarker, Null
+from retsam.biomarkers.units import area_columns, area_values, length_columns, length_values
+
+#: Rays from the disc's centre, and radial samples a grid pixel, of the rim's profile.
+RAYS = 720
+SAMPLES_PER_PX = 4
+#: Width in degrees of the running mean before the rim's minimum is taken; a single ray would follow pixel steps.
+MINIMUM_WINDOW_DEG = 10.0
+#: A rim thinner than this share of the disc's diameter counts as absent (DDLS stages 6 to 10).
+RIM_ABSENT = 0.01
+
+#: Sector -> its centre in degrees from superior, through nasal (as clock hours run).
+SECTORS = {"superior": 0.0, "nasal": 90.0, "inferior": 180.0, "temporal": 270.0}
+CLOCK_HOURS = tuple(range(1, 13))
+
+
+def _entry(name: str, definition: str, *needs: str, **more) -> Biomarker:
+    more.setdefault("valid_range", (0.0, math.inf))
+    return Biomarker(name, "optic_nerve", definition, needs=needs, **more)
+
+
+def _dictionary() -> list[Biomarker]:
+    ratio = {"valid_range": (0.0, 1.0), "structure": "cup", "direction": "higher: larger cup, as in glaucoma", "source": "Jonas 1999"}
+    entries = [
+        _entry("cdr_vertical", "Height of the cup over height of the disc, along the eye's vertical.", "disc", "cup", **ratio),
+        _entry("cdr_horizontal", "Width of the cup over width of the disc, across the eye's vertical.", "disc", "cup", **ratio),
+        _entry("cdr_area", "Area of the cup over area of the disc.", "disc", "cup", **ratio),
+    ]
+    for part in ("disc", "cup"):
+        needs = ("disc",) if part == "disc" else ("disc", "cup")
+        for side, along in (("height", "along"), ("width", "across")):
+            entries += length_columns(
+                _entry(
+                    f"{part}_{side}",
+                    f"Extent of the {part} {along} the eye's vertical.",
+                    *needs,
+                    structure=part,
+                    direction=f"higher: larger {part}",
+                )
+            )
+        entries += area_columns(_entry(f"{part}_area", f"Area of the {part}.", *needs, structure=part, direction=f"higher: larger {part}"))
+    entries += area_columns(
+        _entry("rim_area", "Area of the disc outside the cup.", "disc", "cup", structure="rim", direction="lower: loss of nerve fibres")
+    )
+    rim = {"structure": "rim", "source": "Jonas 1999", "direction": "lower: thinner rim, as in glaucoma"}
+    for sector in SECTORS:
+        entries += length_columns(
+            _entry(
+                f"rim_width_{sector}",
+                f"Mean radial width of the rim, from the disc's centre, over the 90 degrees about {sector}.",
+                "disc",
+                "cup",
+                "laterality",
+                region=sector,
+                **rim,
+            )
+        )
+    for hour in CLOCK_HOURS:
+        entries += length_columns(
+            _entry(
+                f"rim_width_clock_{hour:02d}",
+                f"Mean radial width of the rim over the 30 degrees about {hour} o'clock (12 superior, 3 nasal, in both eyes).",
+                "disc",
+                "cup",
+                "laterality",
+                region=f"clock_{hour:02d}",
+                **rim,
+            )
+        )
+    entries += [
+        _entry(
+            "isnt_rule",
+            "1 if the mean rim widths of the sectors keep inferior >= superior >= nasal >= temporal, else 0.",
+            "disc",
+            "cup",
+            "laterality",
+            valid_range=(0.0, 1.0),
+            structure="rim",
+            source="Harizman 2006",
+            direction="0: the rule is broken, as often in glaucoma",
+        ),
+        _entry(
+            "rim_min_ratio",
+            f"Least rim width (running mean over {MINIMUM_WINDOW_DEG:.0f} degrees) over the disc's diameter at the same meridian.",
+            "disc",
+            "cup",
+            valid_range=(0.0, 1.0),
+            structure="rim",
+            source="Spaeth 2002",
+            direction="lower: thinner rim, as in glaucoma",
+        ),
+        _entry(
+            "rim_min_position_deg",
+            "Where the rim is thinnest: degrees from superior, 90 nasal, 180 inferior, 270 temporal.",
+            "disc",
+            "cup",
+            "laterality",
+            unit="deg",
+            valid_range=(0.0, 360.0),
+            structure="rim",
+            source="Spaeth 2002",
+        ),
+        _entry(
+            "rim_absent_extent_deg",
+            f"Circumference over which the rim is absent (under {RIM_ABSENT:.0%} of the disc's diameter).",
+            "disc",
+            "cup",
+            unit="deg",
+            valid_range=(0.0, 360.0),
+            structure="rim",
+            source="Spaeth 2002",
+            direction="higher: advanced glaucoma",
+        ),
+        _entry(
+            "ddls_stage",
+            "Disc damage likelihood scale for a disc of average size: 1 (least rim ratio at least 0.4), 2 (0.3), 3 (0.2), 4 (0.1), "
+            "5 (under 0.1), 6 to 10 (rim absent for under 45, to 90, to 180, to 270, over 270 degrees).",
+            "disc",
+            "cup",
+            unit="grade",
+            valid_range=(1.0, 10.0),
+            structure="rim",
+            source="Spaeth 2002",
+            direction="higher: glaucoma more likely",
+        ),
+        _entry(
+            "disc_ovality",
+            "Minor over major axis of the ellipse fitted to the disc.",
+            "disc",
+            valid_range=(0.0, 1.0),
+            structure="disc",
+            source="Tay 2005",
+            direction="lower: tilted disc, as in myopia",
+        ),
+        _entry(
+            "disc_orientation_deg",
+            "Angle of the disc's major axis to the eye's vertical, positive where its upper end leans to temporal; undefined for a circle.",
+            "disc",
+            "laterality",
+            unit="deg",
+            valid_range=(-90.0, 90.0),
+            structure="disc",
+            source="How 2009",
+        ),
+    ]
+    entries += length_columns(
+        _entry(
+            "disc_fovea_distance",
+            "Distance between the disc's centre and the fovea.",
+            "disc",
+            "fovea",
+            structure="disc",
+            direction="lower in disc diameters: large disc",
+        )
+    )
+    entries += [
+        _entry(
+            "disc_fovea_angle_deg",
+            "Angle of the line from the disc's centre to the fovea below the picture's horizontal. It turns with the photograph: "
+            "cyclotorsion of the eye and tilt of the head are in it.",
+            "disc",
+            "fovea",
+            unit="deg",
+            valid_range=(-180.0, 180.0),
+            structure="disc",
+            source="Jonas 2015",
+            direction="higher: fovea lower than the disc",
+        ),
+        _entry(
+            "ppa_to_disc_area",
+            "Area of peripapillary atrophy over area of the disc.",
+            "disc",
+            "peripapillary_atrophy",
+            structure="peripapillary_atrophy",
+            source="Jonas 1989",
+            direction="higher: more atrophy, as in myopia and glaucoma",
+        ),
+    ]
+    return entries
+
+
+DICTIONARY: list[Biomarker] = _dictionary()
+
+_CUP_NAMES = tuple(entry.name for entry in DICTIONARY if "cup" in entry.needs)
+
+
+def extent(mask: np.ndarray, direction: tuple[float, float]) -> float:
+    """Full extent of a non-empty mask along a unit vector, px; pixels reach half a pixel beyond their centres."""
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    along = np.concatenate([contour[:, 0, :] for contour in contours]) @ np.asarray(direction)
+    return float(along.max() - along.min() + 1)
+
+
+@dataclass(frozen=True)
+class RimProfile:
+    """Radii of disc and cup along rays from the disc's centre, grid px; ray ``i`` points to ``angles[i]`` (radians, +x to +y)."""
+
+    angles: np.ndarray
+    disc: np.ndarray
+    cup: np.ndarray
+
+    @property
+    def width(self) -> np.ndarray:
+        """Rim width on every ray."""
+        return np.maximum(self.disc - self.cup, 0.0)
+
+
+def _outer_radius(mask: np.ndarray, centre: tuple[float, float], reach: float) -> np.ndarray:
+    """Radius of the outermost edge of a mask on :data:`RAYS` rays, 0 where a ray does not meet it; edges found at half coverage."""
+    samples = int(math.ceil(reach * SAMPLES_PER_PX)) + 1
+    polar = cv2.warpPolar(mask.astype(np.float32), (samples, RAYS), centre, (samples) / SAMPLES_PER_PX, cv2.WARP_POLAR_LINEAR)
+    inside = polar >= 0.5
+    last = samples - 1 - np.argmax(inside[:, ::-1], axis=1)
+    after = np.minimum(last + 1, samples - 1)
+    rays = np.arange(RAYS)
+    step = polar[rays, last] - polar[rays, after]
+    fraction = np.where(step > 0, (polar[rays, last] - 0.5) / np.where(step > 0, step, 1), 0.0)
+    return np.where(inside.any(axis=1), (last + fraction) / SAMPLES_PER_PX, 0.0)
+
+
+def rim_profile(context: Context, cup: np.ndarray) -> RimProfile:
+    """Radial profile of disc and cup (bool [H, W], not empty)."""
+    disc = context.disc
+    assert disc is not None
+    rows, columns = np.flatnonzero(disc.mask.any(axis=1)), np.flatnonzero(disc.mask.any(axis=0))
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    pad = 3
+    centre = (disc.x - x0 + pad, disc.y - y0 + pad)
+    reach = float(np.hypot(y1 - y0, x1 - x0)) + 2
+    radii = [_outer_radius(np.pad(mask[y0:y1, x0:x1], pad), centre, reach) for mask in (disc.mask, cup)]
+    return RimProfile(np.arange(RAYS) * 2 * math.pi / RAYS, radii[0], radii[1])
+
+
+def _bearing(profile: RimProfile, axis: Axis) -> np.ndarray:
+    """Degrees of every ray from superior, through nasal, in [0, 360)."""
+    rays = np.stack([np.cos(profile.angles), np.sin(profile.angles)], axis=1)
+    return np.degrees(np.arctan2(-(rays @ np.array(axis.temporal)), rays @ np.array(axis.superior))) % 360
+
+
+def _sector_mean(width: np.ndarray, bearing: np.ndarray, centre: float, span: float) -> float:
+    away = np.abs((bearing - centre + 180) % 360 - 180)
+    # Rays on the border between two sectors belong to both, half each, so that a mirrored eye gives the mirrored answer.
+    weight = np.where(np.isclose(away, span / 2, atol=1e-6), 0.5, (away < span / 2).astype(float))
+    return float((width * weight).sum() / weight.sum())
+
+
+def ddls_stage(least_ratio: float, absent_deg: float) -> int:
+    """Stage of the disc damage likelihood scale for a disc of average size (Spaeth 2002)."""
+    if absent_deg > 0:
+        return 6 + int(np.searchsorted([45, 90, 180, 270], absent_deg, side="left"))
+    return 5 - int(np.searchsorted([0.1, 0.2, 0.3, 0.4], least_ratio, side="right"))
+
+
+def _rim(context: Context, cup: np.ndarray) -> dict[str, float | Null]:
+    profile = rim_profile(context, cup)
+    width, diameter = profile.width, profile.disc + np.roll(profile.disc, RAYS // 2)
+    out: dict[str, float | Null] = {}
+    axis = context.axis
+    sectors: dict[str, float | Null] = {name: axis for name in SECTORS} if isinstance(axis, Null) else {}
+    hours: dict[int, float | Null] = {hour: axis for hour in CLOCK_HOURS} if isinstance(axis, Null) else {}
+    if not isinstance(axis, Null):
+        bearing = _bearing(profile, axis)
+        sectors = {name: _sector_mean(width, bearing, centre, 90) for name, centre in SECTORS.items()}
+        hours = {hour: _sector_mean(width, bearing, hour * 30.0 % 360, 30) for hour in CLOCK_HOURS}
+    for name, value in sectors.items():
+        out |= length_values(context, f"rim_width_{name}", value)
+    for hour, value in hours.items():
+        out |= length_values(context, f"rim_width_clock_{hour:02d}", value)
+    if isinstance(axis, Null):
+        out["isnt_rule"] = axis
+    else:
+        inferior, superior, nasal, temporal = (sectors[name] for name in ("inferior", "superior", "nasal", "temporal"))
+        out["isnt_rule"] = float(inferior >= superior >= nasal >= temporal)
+    window = max(1, round(MINIMUM_WINDOW_DEG * RAYS / 360)) | 1
+    wrapped = np.concatenate([width[-(window // 2) :], width, width[: window // 2]])
+    smooth = np.convolve(wrapped, np.full(window, 1 / window), mode="valid") / np.maximum(diameter, 1e-9)
+    least = int(np.argmin(smooth))
+    absent = float(np.mean(width / np.maximum(diameter, 1e-9) < RIM_ABSENT)) * 360
+    out["rim_min_ratio"] = float(smooth[least])
+    out["rim_min_position_deg"] = axis if isinstance(axis, Null) else float(bearing[least])
+    out["rim_absent_extent_deg"] = absent
+    out["ddls_stage"] = float(ddls_stage(float(smooth[least]), absent))
+    return out
+
+
+def _orientation(context: Context) -> float | Null:
+    disc, axis = context.disc, context.axis
+    assert disc is not None
+    if isinstance(axis, Null):
+        return axis
+    # Below 2 % of difference the major axis follows pixel steps.
+    if disc.semi_minor > 0.98 * disc.semi_major:
+        return Null("not_defined")
+    major = (math.cos(disc.angle), math.sin(disc.angle))
+    up = major[0] * axis.superior[0] + major[1] * axis.superior[1]
+    out = major[0] * axis.temporal[0] + major[1] * axis.temporal[1]
+    return math.degrees(math.atan(out / up)) if up else 90.0
+
+
+def _fovea_line(context: Context) -> dict[str, float | Null]:
+    null = context.disc_null or context.fovea_null
+    if null is not None:
+        return length_values(context, "disc_fovea_distance", null) | {"disc_fovea_angle_deg": null}
+    dx, dy = context.fovea[0] - context.disc.x, context.fovea[1] - context.disc.y
+    outward = abs(dx) if context.eye is None else (-dx if context.eye == "R" else dx)
+    return length_values(context, "disc_fovea_distance", math.hypot(dx, dy)) | {
+        "disc_fovea_angle_deg": math.degrees(math.atan2(dy, outward))
+    }
+
+
+def _own_size(context: Context, values: dict[str, float | Null]) -> dict[str, float | Null]:
+    """The disc's own size in micrometres means nothing where the scale was taken from the disc."""
+    if context.scale_source and context.scale_source.startswith("disc_"):
+        return {key: Null("scale_from_disc") if key.endswith(("_um", "_mm2")) else value for key, value in values.items()}
+    return values
+
+
+def measure_optic_nerve(context: Context) -> dict[str, float | Null]:
+    """Biomarkers of the optic nerve head.
+
+    Parameters
+    ----------
+    context : Context
+
+    Returns
+    -------
+    dict of str to float or Null
+        One entry for each name of :data:`DICTIONARY`.
+    """
+    out = _fovea_line(context)
+    null = context.disc_null
+    if null is None and 2 * context.disc.r * context.native_scale < context.config.min_disc_diameter_px:
+        null = Null("resolution_too_low")
+    if null is not None:
+        return {entry.name: out.get(entry.name, null) for entry in DICTIONARY}
+    disc = context.disc
+    (hx, hy), _ = context.horizontal
+    vertical, horizontal = (-hy, hx), (hx, hy)
+    if disc.cut_off:
+        height, width, area = disc.extent(*vertical), disc.extent(*horizontal), disc.area
+    else:
+        height, width, area = extent(disc.mask, vertical), extent(disc.mask, horizontal), float(np.count_nonzero(disc.mask))
+    for name, value in (("disc_height", height), ("disc_width", width)):
+        out |= _own_size(context, length_values(context, name, value))
+    out |= _own_size(context, area_values(context, "disc_area", area))
+    out["disc_ovality"] = disc.semi_minor / disc.semi_major
+    out["disc_orientation_deg"] = _orientation(context)
+
+    atrophy = context.plane("peripapillary_atrophy")
+    out["ppa_to_disc_area"] = context.missing("peripapillary_atrophy") if atrophy is None else float(np.count_nonzero(atrophy)) / area
+
+    cup_plane = context.plane("cup")
+    cup_null = context.missing("cup")
+    if cup_null is None and disc.cut_off:
+        cup_null = Null("disc_cut_off")
+    if cup_null is None:
+        cup, _ = largest_component(cup_plane & disc.mask)
+        if not cup.any():
+            cup_null = Null("no_cup")
+    if cup_null is not None:
+        return out | {name: cup_null for name in _CUP_NAMES}
+    cup_height, cup_width, cup_area = extent(cup, vertical), extent(cup, horizontal), float(np.count_nonzero(cup))
+    out |= {"cdr_vertical": cup_height / height, "cdr_horizontal": cup_width / width, "cdr_area": cup_area / area}
+    out |= length_values(context, "cup_height", cup_height) | length_values(context, "cup_width", cup_width)
+    out |= area_values(context, "cup_area", cup_area) | area_values(context, "rim_area", area - cup_area)
+    return out | _rim(context, cup)
