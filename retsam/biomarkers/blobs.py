@@ -37,15 +37,20 @@ class Blobs:
     @classmethod
     def of(cls, mask: np.ndarray) -> Blobs:
         """Components of a mask, bool [H, W]."""
-        count, labels, stats, centroids = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
-        rows, columns = np.nonzero(mask) if count > 1 else (np.empty(0, np.intp), np.empty(0, np.intp))
+        mask = np.ascontiguousarray(mask, dtype=bool)
+        # Statistics over the components' own pixels: OpenCV's run over the whole picture costs four times the labelling.
+        places = np.flatnonzero(mask)
+        rows, columns = np.divmod(places, mask.shape[1])
+        found, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+        count, label = found - 1, labels.ravel()[places] - 1
+        area = np.bincount(label, minlength=count)
         return cls(
-            area=stats[1:, cv2.CC_STAT_AREA].astype(np.int64),
-            x=centroids[1:, 0],
-            y=centroids[1:, 1],
+            area=area,
+            x=np.bincount(label, columns, count) / area,
+            y=np.bincount(label, rows, count) / area,
             _rows=rows,
             _columns=columns,
-            _label=labels[rows, columns] - 1,
+            _label=label,
             _mask=mask,
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from retsam.biomarkers.config import FIELD_45_DEGREES_UM, BiomarkersConfig
@@ -398,20 +399,29 @@ class Context:
             return axis
         if self.um_per_grid_px is None:
             return Null("no_scale")
-        up, out = self.along(axis.superior, self.fovea), self.along(axis.temporal, self.fovea)
-        squared = up * up + out * out
+        radii = [1000 * radius / self.um_per_grid_px for radius in ETDRS_RADII_MM]
+        (x, y), reach = self.fovea, radii[-1] + 1
+        rows = slice(max(0, math.floor(y - reach)), min(self.shape[0], math.ceil(y + reach) + 1))
+        columns = slice(max(0, math.floor(x - reach)), min(self.shape[1], math.ceil(x + reach) + 1))
+        dy = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(y)
+        dx = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(x)
+        up = dx * np.float32(axis.superior[0]) + dy * np.float32(axis.superior[1])
+        out = dx * np.float32(axis.temporal[0]) + dy * np.float32(axis.temporal[1])
+        squared = dx * dx + dy * dy
         vertical = np.abs(up) >= np.abs(out)
         # Order within a ring: superior, nasal, inferior, temporal.
-        sector = np.where(vertical, np.where(up >= 0, 0, 2), np.where(out < 0, 1, 3)).astype(np.uint8)
-        r1, r2, r3 = ((1000 * radius / self.um_per_grid_px) ** 2 for radius in ETDRS_RADII_MM)
-        labels = np.where(squared < r1, 1, np.where(squared < r2, 2 + sector, 6 + sector)).astype(np.uint8)
-        labels[(squared >= r3) | ~self.fov] = 0
+        sector = np.where(vertical, np.where(up >= 0, np.uint8(2), np.uint8(4)), np.where(out < 0, np.uint8(3), np.uint8(5)))
+        sector += np.where(squared >= radii[1] ** 2, np.uint8(4), np.uint8(0))
+        sector[squared < radii[0] ** 2] = 1
+        sector[squared >= radii[2] ** 2] = 0
+        labels = np.zeros(self.shape, np.uint8)
+        labels[rows, columns] = sector * self.fov[rows, columns]
         return labels
 
     @cached_property
     def etdrs_areas(self) -> np.ndarray:
         """Visible pixels by value of :attr:`etdrs_labels`, int [10]; only where there is a grid."""
-        return np.bincount(self.etdrs_labels.ravel(), minlength=10)
+        return cv2.calcHist([self.etdrs_labels], [0], None, [10], [0, 10]).ravel().astype(np.int64)
 
     @cached_property
     def etdrs_share(self) -> dict[str, float]:

@@ -84,14 +84,17 @@ def largest_component(mask: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]
     box : tuple of slice
         Its bounding box (rows, columns); empty slices for an empty mask.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if count < 2:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
         return np.zeros_like(mask), (slice(0, 0), slice(0, 0))
+    y, x = int(rows[0]), int(columns[0])
+    window = np.ascontiguousarray(mask[y : rows[-1] + 1, x : columns[-1] + 1])
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(window.view(np.uint8), connectivity=8)
     biggest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    x, y, width, height = (int(v) for v in stats[biggest, :4])
-    box = (slice(y, y + height), slice(x, x + width))
+    left, top, width, height = (int(v) for v in stats[biggest, :4])
+    box = (slice(y + top, y + top + height), slice(x + left, x + left + width))
     # Holes are background that does not reach the box's margin: label the background of the padded box.
-    inside = np.pad((labels[box] == biggest).view(np.uint8), 1)
+    inside = np.pad((labels[top : top + height, left : left + width] == biggest).view(np.uint8), 1)
     _, background = cv2.connectedComponents(1 - inside, connectivity=4)
     component = np.zeros_like(mask)
     component[box] = (background != background[0, 0])[1:-1, 1:-1]

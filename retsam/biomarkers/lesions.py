@@ -6,7 +6,6 @@ A class without a head in the model is null, never zero lesions. A group is the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -286,9 +285,9 @@ def _dr_inputs(context: Context, blobs: dict[str, Blobs]) -> dict[str, float | N
     return out
 
 
-def _union(context: Context, names: Iterable[str]) -> np.ndarray | None:
-    planes = [plane for plane in (context.plane(name) for name in names) if plane is not None]
-    return np.logical_or.reduce(planes) if planes else None
+def _union(context: Context, names: tuple[str, ...]) -> np.ndarray:
+    planes = [context.plane(name) for name in names]
+    return planes[0] if len(planes) == 1 else np.logical_or.reduce(planes)
 
 
 def measure_lesions(context: Context) -> dict[str, float | Null]:
@@ -303,11 +302,16 @@ def measure_lesions(context: Context) -> dict[str, float | Null]:
         return {entry.name: Null("no_fov") for entry in DICTIONARY}
     out: dict[str, float | Null] = {}
     blobs: dict[str, Blobs] = {}
+    seen: dict[tuple[str, ...], Blobs] = {}
     for name in (*CLASSES, *GROUPS):
-        mask = _union(context, GROUPS[name]) if name in GROUPS else context.plane(name)
-        if mask is None:
-            out |= dict.fromkeys(_NAMES[name], context.missing(*GROUPS.get(name, (name,))))
-        else:
-            blobs[name] = Blobs.of(mask)
-            out |= _measure_class(context, name, blobs[name])
+        members = GROUPS.get(name, (name,))
+        # Groups often have the same heads (in a model with four lesion heads): components are found once.
+        available = tuple(member for member in members if context.plane(member) is not None)
+        if not available:
+            out |= dict.fromkeys(_NAMES[name], context.missing(*members))
+            continue
+        if available not in seen:
+            seen[available] = Blobs.of(_union(context, available))
+        blobs[name] = seen[available]
+        out |= _measure_class(context, name, blobs[name])
     return out | _dr_inputs(context, blobs)
