@@ -98,6 +98,17 @@ class Variable(BaseModel):
         return self
 
 
+class Unique(BaseModel):
+    """One row of several that show the same photograph at different sizes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str = Field(..., description="Column that is the same in rows of the same photograph. Rows with an empty cell are all kept.")
+    keep_largest: str = Field(
+        ..., description="Column of numbers; of rows that share `by`, the one with the largest is kept, the first of them where equal."
+    )
+
+
 class CohortConfig(BaseModel):
     """Photographs, subjects, eyes, labels and covariates of a study."""
 
@@ -111,6 +122,9 @@ class CohortConfig(BaseModel):
     columns: Columns = Field(default_factory=Columns, description="Column names of the samplesheet.")
     filter: dict[str, tuple[_Cell, ...]] = Field(
         default_factory=dict, description="Rows to keep: column -> accepted values. A row must pass all of them."
+    )
+    unique: Unique | None = Field(
+        None, description="Keep one row of each photograph that the samplesheet lists at several sizes; applied after `filter`."
     )
     labels: dict[str, Variable] = Field(
         default_factory=dict, description="What is known of an eye and may be an outcome: name -> column, type, values."

@@ -26,7 +26,7 @@ def shard_names(n_images: int, shard_size: int) -> np.ndarray:
     return np.array([f"s{i:0{width}d}" for i in index], dtype=object)
 
 
-def plan_shards(config: CohortConfig) -> dict[str, str]:
+def plan_shards(config: CohortConfig, cohort: Cohort | None = None) -> dict[str, str]:
     """Shards of a study and a digest of what each holds, for a workflow to plan by.
 
     The digest covers image id, path, eye, pixel size, and size and time of the file; not labels or covariates, so editing those changes
@@ -35,6 +35,8 @@ def plan_shards(config: CohortConfig) -> dict[str, str]:
     Parameters
     ----------
     config : CohortConfig
+    cohort : Cohort, optional
+        What :func:`~retsam.cohort.samplesheet.load_cohort` returned for the same config.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def plan_shards(config: CohortConfig) -> dict[str, str]:
     SamplesheetError
         With every fault of the samplesheet.
     """
-    cohort = load_cohort(config)
+    cohort = load_cohort(config) if cohort is None else cohort
     columns = [cohort.table[c].astype("string").fillna("").tolist() for c in SHARD_COLUMNS]
     columns += [cohort.files[c].astype(str).tolist() for c in ("size", "mtime_ns")]
     digests = {}

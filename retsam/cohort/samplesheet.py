@@ -76,7 +76,15 @@ def load_cohort(config: CohortConfig) -> Cohort:
     if not keep.any():
         mend = "check `filter`" if config.filter else "give the table at least one row"
         raise SamplesheetError(str(source), [Fault(None, config.columns.image, "at least one photograph", "none", mend)])
-    return _validate(config, str(source), sheet[keep].reset_index(drop=True), rows[keep], root, notes)
+    sheet, rows = sheet[keep].reset_index(drop=True), rows[keep]
+    if config.unique is not None:
+        first, faults = _largest_of_each(config, sheet, rows)
+        if faults:
+            raise SamplesheetError(str(source), faults)
+        n, by, size = int((~first).sum()), config.unique.by, config.unique.keep_largest
+        notes.append(f"{n:,} rows left out: the same {by} with a larger {size} is there (cohort.unique)")
+        sheet, rows = sheet[first].reset_index(drop=True), rows[first]
+    return _validate(config, str(source), sheet, rows, root, notes)
 
 
 def read_sheet(source: Path, missing: tuple[str, ...] = ("",)) -> tuple[pd.DataFrame, int]:
@@ -148,6 +156,8 @@ def _column_faults(config: CohortConfig, sheet: pd.DataFrame) -> list[Fault]:
     """Columns that the config names and the samplesheet lacks, with what might have been meant."""
     wanted = [(f"columns.{role}", name) for role, name in config.columns if isinstance(name, str)]
     wanted += [(f"filter.{name}", name) for name in config.filter]
+    if config.unique is not None:
+        wanted += [("unique.by", config.unique.by), ("unique.keep_largest", config.unique.keep_largest)]
     for section in ("labels", "covariates"):
         wanted += [(f"{section}.{name}", variable.column or name) for name, variable in getattr(config, section).items()]
     lower = {c.lower(): c for c in sheet.columns}
@@ -166,6 +176,17 @@ def _column_faults(config: CohortConfig, sheet: pd.DataFrame) -> list[Fault]:
         found = "none of this name among " + ", ".join(list(sheet.columns)[:30]) + (", ..." if len(sheet.columns) > 30 else "")
         faults.append(Fault(None, name, f"a column for cohort.{key}", found, f"{hint}set cohort.{key} to a column of the samplesheet"))
     return faults
+
+
+def _largest_of_each(config: CohortConfig, sheet: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, list[Fault]]:
+    """Rows that `unique` keeps, bool ``[n]``, and cells of its column of numbers that are none."""
+    by, column = config.unique.by, config.unique.keep_largest
+    size = pd.to_numeric(sheet[column], errors="coerce")
+    wrong = (size.isna() & sheet[by].notna()).to_numpy(bool)
+    faults = cell_faults(wrong, rows, sheet[column], column, "a number", "fill it, or name another column")
+    order = size.sort_values(ascending=False, kind="stable").index
+    again = sheet[by].loc[order].duplicated() & sheet[by].loc[order].notna()
+    return ~again.sort_index().to_numpy(bool), faults
 
 
 def _validate(config: CohortConfig, source: str, sheet: pd.DataFrame, rows: np.ndarray, root: Path, notes: list[str]) -> Cohort:
@@ -366,7 +387,7 @@ def _load_folder(config: CohortConfig, folder: Path) -> Cohort:
     if not relative:
         found = f"no file in {folder} that ends in {', '.join(SUFFIXES)}"
         raise SamplesheetError(str(folder), [Fault(None, "-", "photographs", found, "correct `samplesheet`, or give a table of paths")])
-    named = sorted(config.variables()) + sorted(config.filter)
+    named = sorted(config.variables()) + sorted(config.filter) + ([config.unique.by, config.unique.keep_largest] if config.unique else [])
     if named:
         fault = Fault(
             None,

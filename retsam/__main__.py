@@ -1,0 +1,5 @@
+"""``python -m retsam`` is the command ``retsam``."""
+
+from retsam.cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""What the Snakemake workflow asks the library before it plans: is the study valid, which shards has it, what decides each stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from retsam.config import StudyConfig, parse_config
+from retsam.provenance import weights_file, weights_sha256
+from retsam.stages import STAGES, execution_settings, stage_yaml
+
+#: Tables that a frozen study takes as they are.
+FROZEN_TABLES = ("cohort.parquet", "quality.parquet", "biomarkers.parquet")
+
+#: Columns of the cohort that jobs on images depend on: no labels, no covariates.
+INDEX_COLUMNS = ("image_id", "path", "subject", "eye", "visit", "um_per_px")
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A validated study as the workflow sees it.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    shards : dict of str to str
+        Shard id to digest of its photographs; empty for a frozen study.
+    index_digest : str
+        Digest of photographs, subjects, eyes and visits.
+    cohort_digest : str
+        Digest of these with labels and covariates.
+    weights_digest : str
+        Digest of the network's weights.
+    """
+
+    config: StudyConfig
+    shards: dict[str, str] = field(default_factory=dict)
+    index_digest: str = ""
+    cohort_digest: str = ""
+    weights_digest: str = ""
+
+    @property
+    def results(self) -> str:
+        """The results folder."""
+        return self.config.results
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the study starts from tables that are there."""
+        return self.config.frozen
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages that have settings of their own."""
+        return list(STAGES)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a segmentation job asks of a cluster."""
+        return 0 if self.config.segmentation.device == "cpu" else 1
+
+    @property
+    def segment_environment(self) -> str:
+        """Conda environment of the segmentation rule."""
+        return "gpu" if self.gpus else "cpu"
+
+    def stage_text(self, stage: str) -> str:
+        """Settings of a stage as JSON text; an edit elsewhere does not change it."""
+        return stage_yaml(self.config, stage)
+
+
+def plan_study(settings: Mapping[str, Any]) -> StudyPlan:
+    """Validate a study and plan it.
+
+    Parameters
+    ----------
+    settings : mapping
+        Snakemake's ``config``.
+
+    Raises
+    ------
+    ValueError
+        `ConfigError` or `SamplesheetError`: every fault of the configuration, else every fault of the samplesheet.
+    """
+    config = parse_config(settings)
+    if config.frozen:
+        missing = [name for name in FROZEN_TABLES if not (Path(config.results) / name).is_file()]
+        if missing:
+            what = ", ".join(missing)
+            raise ValueError(f"{config.results}: the study is frozen, but {what} is missing there; copy it there or set `frozen: false`")
+        return StudyPlan(config)
+    from retsam.cohort.faults import SamplesheetError
+    from retsam.cohort.ingest import plan_shards
+    from retsam.cohort.samplesheet import load_cohort
+
+    try:
+        cohort = load_cohort(config.cohort)
+    except SamplesheetError as error:
+        if all((Path(config.results) / name).is_file() for name in FROZEN_TABLES):
+            raise ValueError(
+                f"{error}\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs: "
+                "snakemake associate --config frozen=true"
+            ) from error
+        raise
+    return StudyPlan(
+        config,
+        shards=plan_shards(config.cohort, cohort),
+        index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)]),
+        cohort_digest=table_digest(cohort.table),
+        weights_digest=weights_sha256(weights_file(config.segmentation)),
+    )
+
+
+def table_digest(table: pd.DataFrame) -> str:
+    """Digest of a table's columns and cells, 16 hexadecimal digits; order of rows counts."""
+    state = hashlib.blake2b("\x1f".join(map(str, table.columns)).encode(), digest_size=8)
+    state.update(pd.util.hash_pandas_object(table.astype("string").fillna("\x00"), index=False).to_numpy().tobytes())
+    return state.hexdigest()
+
+
+def prepare_environment(plan: StudyPlan) -> None:
+    """Set what jobs inherit: the path of the command, the run's id, and settings that decide how but not what is computed.
+
+    The latter (device, batch size, workers) travel in the environment and not in the stages' settings, so that changing them
+    recomputes nothing.
+    """
+    beside = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != beside:
+        os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", "")])
+    os.environ.setdefault("RETSAM_RUN_ID", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}")
+    os.environ.setdefault("RETSAM_SOURCE", str(Path(__file__).resolve().parent.parent))
+    os.environ["RETSAM_EXECUTION"] = json.dumps(execution_settings(plan.config))

@@ -1,0 +1,33 @@
+# Associations: from three tables and nothing else. `snakemake associate` on tables that are there runs this stage alone.
+
+
+rule associate:
+    input:
+        config=f"{RESULTS}/configs/associate.yaml",
+        cohort=f"{RESULTS}/cohort.parquet",
+        quality=f"{RESULTS}/quality.parquet",
+        biomarkers=f"{RESULTS}/biomarkers.parquet",
+    output:
+        parquet=f"{RESULTS}/associations.parquet",
+        csv=report(
+            f"{RESULTS}/associations.csv",
+            caption="../report/associations.rst",
+            category="Associations",
+        ),
+        json=f"{RESULTS}/associations.json",
+    log:
+        f"{RESULTS}/logs/associate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/associate.tsv"
+    threads: 2
+    resources:
+        mem_mb=3500,
+        runtime=120,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Associations with every outcome"
+    shell:
+        "retsam associate --config {input.config:q} --cohort {input.cohort:q} --quality {input.quality:q}"
+        " --biomarkers {input.biomarkers:q} --out {output.parquet:q} > {log:q} 2>&1"

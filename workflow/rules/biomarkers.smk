@@ -1,0 +1,51 @@
+# Biomarkers: measured store by store without regard to quality, so that a new threshold measures nothing again; then gathered.
+
+
+rule measure:
+    input:
+        config=f"{RESULTS}/configs/measure.yaml",
+        store=f"{RESULTS}/masks/{{shard}}.zarr",
+    output:
+        f"{RESULTS}/parts/biomarkers/{{shard}}.parquet",
+    log:
+        f"{RESULTS}/logs/measure/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure/{{shard}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Biomarkers, shard {wildcards.shard}"
+    shell:
+        "retsam measure --config {input.config:q} --store {input.store:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule gather:
+    input:
+        config=f"{RESULTS}/configs/measure.yaml",
+        index=f"{RESULTS}/parts/index.parquet",
+        quality=f"{RESULTS}/quality.parquet",
+        parts=expand(f"{RESULTS}/parts/biomarkers/{{shard}}.parquet", shard=SHARDS),
+    output:
+        parquet=f"{RESULTS}/biomarkers.parquet",
+        csv=f"{RESULTS}/biomarkers.csv",
+    log:
+        f"{RESULTS}/logs/gather.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/gather.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Biomarkers of the whole cohort"
+    shell:
+        "retsam measure gather --config {input.config:q} --cohort {input.index:q} --quality {input.quality:q}"
+        " --parts {input.parts:q} --out {output.parquet:q} > {log:q} 2>&1"

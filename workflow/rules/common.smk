@@ -1,0 +1,65 @@
+# Validates the configuration and the samplesheet before anything is planned, and plans the shards.
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from retsam.workflow import StudyPlan, plan_study, prepare_environment
+
+try:
+    PLAN = plan_study(config)
+except ValueError as error:  # every fault of the configuration or of the samplesheet, one a line
+    raise WorkflowError(str(error)) from None
+
+RESULTS = PLAN.results
+SHARDS = PLAN.shards
+
+# Rules call the plain command `retsam`: a conda environment or a container brings its own; without one it is the one beside the
+# interpreter that runs Snakemake, whether or not its environment was activated.
+prepare_environment(PLAN)
+
+
+wildcard_constraints:
+    shard=r"s[0-9]{4,}",
+    stage="|".join(PLAN.stages),
+
+
+localrules:
+    settings,
+    shard,
+
+
+def shard_digest(wildcards):
+    return SHARDS[wildcards.shard]
+
+
+def stage_text(wildcards):
+    return PLAN.stage_text(wildcards.stage)
+
+
+# What one stage reads of the configuration. The file changes only when one of these settings does, so an edit reruns the stages it
+# touches and no others.
+rule settings:
+    output:
+        f"{RESULTS}/configs/{{stage}}.yaml",
+    log:
+        f"{RESULTS}/logs/settings/{{stage}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/settings/{{stage}}.tsv"
+    params:
+        settings=stage_text,
+        weights=lambda wildcards: PLAN.weights_digest if wildcards.stage == "segment" else "",
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Settings of stage {wildcards.stage}"
+    shell:
+        "retsam config stage {wildcards.stage} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"

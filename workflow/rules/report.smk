@@ -1,0 +1,59 @@
+# The report, and where everything came from.
+
+
+rule provenance:
+    input:
+        config=f"{RESULTS}/configs/report.yaml",
+        associations=f"{RESULTS}/associations.parquet",
+    output:
+        f"{RESULTS}/provenance.json",
+    log:
+        f"{RESULTS}/logs/provenance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/provenance.tsv"
+    params:
+        results=lambda wildcards, output: str(Path(output[0]).parent),
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Versions, hashes, commands and times"
+    shell:
+        "retsam provenance --config {input.config:q} --results {params.results:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        config=f"{RESULTS}/configs/report.yaml",
+        cohort=f"{RESULTS}/cohort.parquet",
+        quality=f"{RESULTS}/quality.parquet",
+        biomarkers=f"{RESULTS}/biomarkers.parquet",
+        associations=f"{RESULTS}/associations.parquet",
+        provenance=f"{RESULTS}/provenance.json",
+    output:
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    params:
+        results=lambda wildcards, output: str(Path(output[0]).parent),
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+        gpu=0,
+    conda:
+        "../../envs/cpu.yaml"
+    message:
+        "Report"
+    shell:
+        "retsam report --config {input.config:q} --results {params.results:q} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,27 @@
+# Segmentation: one job = one shard of photographs = one store, written whole to a temporary name and renamed into place. Snakemake
+# removes the store of a job that fails; a job that was killed leaves at most the temporary name, which the next attempt removes.
+
+
+rule segment:
+    input:
+        config=f"{RESULTS}/configs/segment.yaml",
+        shard=f"{RESULTS}/parts/shards/{{shard}}.csv",
+        metrics=f"{RESULTS}/parts/quality/{{shard}}.parquet",
+    output:
+        directory(f"{RESULTS}/masks/{{shard}}.zarr"),
+    log:
+        f"{RESULTS}/logs/segment/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/segment/{{shard}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=3500,
+        runtime=240,
+        gpu=PLAN.gpus,
+    conda:
+        f"../../envs/{PLAN.segment_environment}.yaml"
+    message:
+        "Segmentation, shard {wildcards.shard}"
+    shell:
+        "retsam segment --config {input.config:q} --shard-file {input.shard:q} --metrics {input.metrics:q}"
+        " --out {output:q} > {log:q} 2>&1"
