@@ -1,0 +1,73 @@
+"""Settings of a training run, read from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaskConfig(BaseModel):
+    """How one task is trained."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(1.0, gt=0, description="Share of the steps spent on this task, relative to the others.")
+    datasets: dict[str, float] = Field(description="Data set of the manifest -> its weight in the draw.")
+    negatives: dict[str, float] = Field(
+        default_factory=dict, description="Data sets whose healthy photographs teach that a lesion is absent -> weight."
+    )
+    negatives_limit: int = Field(120, ge=1, description="Healthy photographs of each data set at most: they only fill the cache.")
+    crop: int = Field(480, multiple_of=32, description="Side of a training crop, px.")
+    batch: int = Field(3, ge=1, description="Crops a step.")
+    frame: int = Field(1024, description="Side of the canonical frame at which the task works, px.")
+    scale: tuple[float, float] = Field((0.7, 1.5), description="Range of the random magnification.")
+    rotation: float = Field(180.0, description="Largest random rotation, degrees.")
+    roi: float = Field(0.0, ge=0, le=1, description="Share of the crops centred on the disc at the scale of the refinement pass.")
+
+
+class TrainConfig(BaseModel):
+    """A training run; one file a stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: Literal["experts", "unify", "adapt"] = Field(
+        "unify", description="experts: one network a task; unify: all tasks in one network, pseudo-labels joined; adapt: tune on your data."
+    )
+    manifest: Path = Field(description="Table of photographs and masks in the form of the training data's manifest.")
+    root: Path = Field(description="Folder that the manifest's paths are relative to.")
+    out: Path = Field(description="Run folder: cache, checkpoint, log.")
+    init: str = Field("imagenet", description="`imagenet`, `random`, or a weights file (.safetensors) to start from.")
+    tasks: dict[str, TaskConfig] = Field(description="Tasks to train.")
+    holdout: dict[str, float] = Field(
+        default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
+    )
+    pseudo_labels: Path | None = Field(None, description="Folder written by `retsam train pseudo-label`; joined with a lower weight.")
+    pseudo_weight: float = Field(0.3, ge=0, le=1, description="Weight of a pseudo-labelled crop's loss.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
+    weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
+    steps: int = Field(6000, ge=1, description="Steps in all; the rate is constant after the warm-up and falls over the last part.")
+    warmup: int = Field(200, ge=0, description="Steps of linear warm-up.")
+    cooldown: float = Field(0.3, ge=0, le=1, description="Last share of the steps over which the rate falls to zero.")
+    ema: float = Field(0.998, ge=0, lt=1, description="Decay of the moving average of the weights, which is what ships.")
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
+    threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")
+    loaders: int = Field(1, ge=1, description="Background threads that cut and augment crops.")
+    seed: int = Field(0, description="Seed of the crops and of the split.")
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """Read a YAML file; environment variables in its paths are expanded.
+
+        Raises
+        ------
+        ValueError
+            Listing all faults of the file (pydantic's ``ValidationError``).
+        """
+        import os
+
+        os.environ.setdefault("RETSAM_DATA", "../shared/data")
+        return cls.model_validate(yaml.safe_load(os.path.expandvars(Path(path).read_text())))

@@ -1,0 +1,149 @@
+"""Cached canonical frames: every photograph of a task once, as ``uint8``, in one memory-mapped array."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from retsam.masks.frame import Frame
+from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
+from retsam.training import labels as lab
+from retsam.training.config import TaskConfig, TrainConfig
+
+# Photographs that are crops already have no field of view to find.
+_CROPS = ("refuge_roi",)
+
+
+@dataclass
+class Frames:
+    """Frames of one task.
+
+    Parameters
+    ----------
+    rgb : ndarray of uint8, [N, side, side, 3]
+    label : ndarray of uint8, [N, side, side]
+        Bits of the task, and :data:`retsam.training.labels.FOV_BIT`.
+    table : DataFrame
+        One row a frame: dataset, image, group, weight, negative, point_x, point_y (fovea or disc centre, frame px).
+    """
+
+    rgb: np.ndarray
+    label: np.ndarray
+    table: pd.DataFrame
+
+
+def held_out(manifest: pd.DataFrame, config: TrainConfig) -> pd.Series:
+    """Whether a row is kept out of training: an official test part, or the held-out share of its data set, by group.
+
+    A group's place depends only on its name, so it never moves when rows are added.
+    """
+
+    def number(group: str) -> float:
+        return int(hashlib.sha256(str(group).encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+
+    share = manifest["dataset"].map(config.holdout).fillna(0.0)
+    held = manifest["split"].eq("test") | (manifest["group"].map(number) < share)
+    # A group that is in any test part is out everywhere.
+    return held | manifest["group"].isin(manifest.loc[held, "group"])
+
+
+def read_manifest(config: TrainConfig) -> pd.DataFrame:
+    """The manifest with a ``held_out`` column."""
+    manifest = pd.read_csv(config.manifest, dtype={"subject_id": str, "dr_grade": str}, low_memory=False)
+    manifest["held_out"] = held_out(manifest, config)
+    return manifest
+
+
+def task_rows(manifest: pd.DataFrame, task: str, settings: TaskConfig, seed: int = 0) -> pd.DataFrame:
+    """Training rows of a task, with the draw's ``weight`` (each data set's weight spread over its photographs) and ``negative``."""
+    column = {"vessels": ["vessel", "av"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"], "macula": ["fovea_x"]}[task]
+    train = manifest[~manifest["held_out"]]
+    parts = []
+    for dataset, weight in settings.datasets.items():
+        rows = train[(train["dataset"] == dataset) & train[column].notna().any(axis=1)]
+        parts.append(rows.assign(weight=weight / max(len(rows), 1), negative=False))
+    for dataset, weight in settings.negatives.items():
+        rows = train[train["dataset"] == dataset]
+        rows = rows[rows.apply(lab.is_healthy, axis=1)]
+        if len(rows) > settings.negatives_limit:
+            rows = rows.sample(settings.negatives_limit, random_state=seed).sort_index()
+        parts.append(rows.assign(weight=weight / max(len(rows), 1), negative=True))
+    empty = [name for name, part in zip([*settings.datasets, *settings.negatives], parts, strict=True) if part.empty]
+    if empty:
+        raise ValueError(f"task {task}: no labelled training photograph in data sets {empty}; check the names against the manifest")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _frame(row, rgb: np.ndarray, side: int) -> tuple[Frame, np.ndarray]:
+    height, width = rgb.shape[:2]
+    if row["dataset"] in _CROPS:
+        span = max(height, width)
+        return Frame.from_square(0, 0, span, side, width, height), np.ones((height, width), bool)
+    fov: FieldOfView = detect_field_of_view(rgb)
+    return Frame.from_field_of_view(fov, side), fov.mask()
+
+
+def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames:
+    """Frames of a task from the run's cache, building it where missing or made from another selection."""
+    settings = config.tasks[task]
+    rows = task_rows(read_manifest(config), task, settings, config.seed)
+    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 3]).encode()).hexdigest()[:12]
+    folder = config.out / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{task}-{key}"
+    side, count = settings.frame, len(rows)
+    if not stem.with_suffix(".csv").exists():
+        rgb_map = np.lib.format.open_memmap(f"{stem}-rgb.npy", "w+", np.uint8, (count, side, side, 3))
+        label_map = np.lib.format.open_memmap(f"{stem}-label.npy", "w+", np.uint8, (count, side, side))
+        points = []
+        for index, row in enumerate(tqdm(rows.to_dict("records"), desc=f"cache {task}", disable=not progress)):
+            path = config.root / row["image"]
+            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if bgr is None:
+                raise ValueError(f"{path}: row of the manifest names a photograph that could not be read")
+            rgb = np.ascontiguousarray(bgr[..., ::-1])
+            frame, fov = _frame(row, rgb, side)
+            shape = rgb.shape[:2]
+            if task == "macula":
+                label = np.zeros(shape, np.uint8)
+            elif row["negative"]:
+                label = lab.healthy_lesion_label(shape)
+            else:
+                label = lab.LABELS[task](row, config.root, shape)
+            label = np.where(fov, label | lab.FOV_BIT, 0).astype(np.uint8)
+            rgb_map[index] = frame.warp(rgb)
+            label_map[index] = warp_bits(label, frame)
+            if task == "macula":
+                points.append(frame.to_frame([row["fovea_x"], row["fovea_y"]]))
+            elif task == "optic_nerve":
+                ys, xs = np.nonzero(label_map[index] & lab.NERVE_BITS["disc"])
+                size = np.sqrt(4 * len(xs) / np.pi)
+                points.append([xs.mean(), ys.mean(), size] if len(xs) else [side / 2, side / 2, 0])
+            else:
+                points.append([np.nan, np.nan])
+        rgb_map.flush()
+        label_map.flush()
+        points = np.array([list(p) + [np.nan] * (3 - len(p)) for p in points])
+        table = rows[["dataset", "image", "group", "weight", "negative"]].assign(
+            point_x=points[:, 0], point_y=points[:, 1], point_size=points[:, 2]
+        )
+        table.to_csv(stem.with_suffix(".csv"), index=False)
+    table = pd.read_csv(stem.with_suffix(".csv"))
+    table["weight"], table["negative"] = rows["weight"].to_numpy(), rows["negative"].to_numpy()
+    return Frames(np.load(f"{stem}-rgb.npy", mmap_mode="r"), np.load(f"{stem}-label.npy", mmap_mode="r"), table)
+
+
+def warp_bits(label: np.ndarray, frame: Frame) -> np.ndarray:
+    """Warp bit planes, each by the larger part of its pixel: nearest neighbours would drop thin vessels when shrinking."""
+    out = np.zeros((frame.side, frame.side), np.uint8)
+    for bit in range(8):
+        plane = (label >> bit) & 1
+        if plane.any():
+            out |= (frame.warp(plane * np.uint8(255)) >= 128).astype(np.uint8) << np.uint8(bit)
+    return out

