@@ -88,13 +88,9 @@ def _settle(context: Context, biomarker: Biomarker, value: float | Null) -> floa
 def measure_row(masks: Masks | Failure, config: BiomarkersConfig | None = None) -> dict[str, Any]:
     """Row of the biomarker table of one image, as a dictionary; see :func:`measure`."""
     config = config or BiomarkersConfig()
-    entries = family_registry(config)
     if isinstance(masks, Failure):
-        row: dict[str, Any] = dict.fromkeys(ROW_COLUMNS)
-        row |= {"image_id": masks.image_id, "eye": masks.eye, "status": "failed", "reason": masks.reason, "detail": masks.detail}
-        for name in entries:
-            row[name], row[f"{name}__reason"] = math.nan, "image_failed"
-        return row
+        return failed_row(masks, config)
+    entries = family_registry(config)
     context = Context(masks, config)
     row = _describe(context)
     faults = []
@@ -116,6 +112,15 @@ def measure_row(masks: Masks | Failure, config: BiomarkersConfig | None = None) 
             missing = isinstance(value, Null)
             row[name], row[f"{name}__reason"] = (math.nan, value.reason) if missing else (value, None)
     row["detail"] = "; ".join(faults) or None
+    return row
+
+
+def failed_row(failure: Failure, config: BiomarkersConfig) -> dict[str, Any]:
+    """Row of an image without masks: every biomarker null with `image_failed`."""
+    row: dict[str, Any] = dict.fromkeys(ROW_COLUMNS)
+    row |= {"image_id": failure.image_id, "eye": failure.eye, "status": "failed", "reason": failure.reason, "detail": failure.detail}
+    for name in family_registry(config):
+        row[name], row[f"{name}__reason"] = math.nan, "image_failed"
     return row
 
 
@@ -147,26 +152,3 @@ def measure(masks: Masks, config: BiomarkersConfig | None = None) -> pd.Series:
     """
     row = measure_row(masks, config)
     return pd.Series(row, name=masks.image_id, dtype=object)
-
-
-def row_types(config: BiomarkersConfig) -> dict[str, str]:
-    """Column -> ``string``, ``boolean`` or ``float64``, in the order of the table."""
-    floats = {"um_per_px", "px_per_dd", "px_per_mask_px", "zone_b_share", "zone_c_share", "macula_6mm_share"}
-    types = {name: "float64" if name in floats else "boolean" if name == "laterality_conflict" else "string" for name in ROW_COLUMNS}
-    for name in family_registry(config):
-        types |= {name: "float64", f"{name}__reason": "string"}
-    return types
-
-
-def rows_to_table(rows: list[dict[str, Any]], config: BiomarkersConfig) -> pd.DataFrame:
-    """Rows as a typed table with the columns of :func:`row_types` first and any further ones (all text) after them."""
-    types = row_types(config)
-    extra = [name for row in rows for name in row if name not in types]
-    columns = {name: pd.array([row.get(name) for row in rows], dtype=kind) for name, kind in types.items() if kind != "float64"}
-    columns |= {
-        name: pd.array([math.nan if row.get(name) is None else row[name] for row in rows], dtype="float64")
-        for name, kind in types.items()
-        if kind == "float64"
-    }
-    columns |= {name: pd.array([row.get(name) for row in rows], dtype="string") for name in dict.fromkeys(extra)}
-    return pd.DataFrame({name: columns[name] for name in (*types, *dict.fromkeys(extra))})

@@ -1,0 +1,165 @@
+"""Commands of the biomarkers room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@click.option("--config", "config_path", type=_FILE, help="Configuration of the study; its section `biomarkers` is used.")
+@click.option("--store", "stores", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Mask store (.zarr).")
+@click.option("--masks", type=_FILE, help="CSV of masks that you bring, instead of stores.")
+@click.option("--out", type=_OUT, help="Parquet part; a folder for several stores; .parquet or .csv with --masks.")
+@click.option("--graphs", type=click.Path(file_okay=False, path_type=Path), help="Folder for one table of vessel segments an image.")
+@click.option("--scheduler", help="threads, processes, synchronous, or the address of a Dask scheduler; over the configuration's.")
+@click.option("--workers", type=click.IntRange(0), help="Workers on this machine; over the configuration's.")
+@click.option("--force", is_flag=True, help="Measure parts again that are up to date.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def measure(context, config_path, stores, masks, out, graphs, scheduler, workers, force, quiet) -> None:
+    """Measure biomarkers: of mask stores, or of masks that you bring as PNG.
+
+    \b
+    Examples:
+      retsam measure --config my.yaml --store masks/s0000.zarr --out parts/s0000.parquet
+      retsam measure --config my.yaml --store masks/s0000.zarr --store masks/s0001.zarr --out parts/
+      retsam measure --masks my_masks.csv --out biomarkers.csv
+      retsam measure --masks my_masks.csv --out biomarkers.csv --graphs graphs/
+
+    \b
+    Columns of the table of masks; only image_id and one mask are needed, paths are relative to the table:
+      image_id            your name of the photograph
+      eye                 R or L (or OD, OS, right, left)
+      artery, vein, vessel, fov   PNG, zero or not; a missing vessel is artery or vein, a missing fov the whole image
+      disc_cup            PNG index: 0 background, 1 disc outside the cup, 2 cup
+      lesions             PNG bit mask: 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 soft exudate
+      fovea_x, fovea_y    pixels, the centre of the top-left pixel is 0, 0
+      um_per_px           micrometres per pixel; without it one disc diameter is taken as 1.8 mm
+
+    Masks are measured at their own resolution. What cannot be measured is empty, with the reason in the column `<name>__reason`.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if bool(stores) == bool(masks) or out is None:
+        raise click.UsageError("give --out, and either --store (once or more) or --masks; see --help")
+    changes = {key: value for key, value in (("scheduler", scheduler), ("workers", workers)) if value is not None}
+    config = _settings(config_path, changes)
+    if masks is not None:
+        _measure_own(masks, out, graphs, config, quiet)
+    else:
+        _measure_stores(stores, out, graphs, config, force, quiet)
+
+
+def _settings(config_path: Path | None, changes: dict):
+    from pydantic import ValidationError
+
+    from retsam.biomarkers.config import BiomarkersConfig
+
+    base = {}
+    if config_path is not None:
+        from retsam.config import load_config
+
+        base = load_config(config_path).biomarkers.model_dump()
+    try:
+        return BiomarkersConfig(**(base | changes))
+    except ValidationError as error:
+        faults = "; ".join(f"--{'.'.join(map(str, fault['loc']))}: {fault['msg']}, found {fault['input']!r}" for fault in error.errors())
+        raise click.UsageError(faults) from error
+
+
+def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: bool) -> None:
+    from retsam.biomarkers.own_masks import MaskTableError, load_own_masks, measure_own_masks, read_mask_table
+    from retsam.biomarkers.tables import write_table
+
+    if out.suffix not in (".parquet", ".csv"):
+        raise click.UsageError(f"--out {out}: expected a name that ends in .parquet or .csv")
+    try:
+        table = measure_own_masks(masks, config, quiet)
+    except MaskTableError as error:
+        raise click.ClickException(str(error)) from error
+    write_table(table, out)
+    if graphs is not None:
+        from retsam.biomarkers.graphs import write_graphs
+
+        loaded = (load_own_masks(row) for row in read_mask_table(masks))
+        write_graphs((item[0] for item in loaded if isinstance(item, tuple)), graphs, config)
+    failed = sum(status == "failed" for status in table["status"].to_pylist())
+    click.echo(f"{len(table)} rows, {failed} failed: {out}", err=True)
+
+
+def _measure_stores(stores, out: Path, graphs: Path | None, config, force: bool, quiet: bool) -> None:
+    from retsam.biomarkers.cohort import Part, measure_stores
+    from retsam.masks.store import StoreError, read_masks
+
+    folder = out.suffix != ".parquet"
+    if len(stores) > 1 and not folder:
+        raise click.UsageError(f"--out {out}: expected a folder for {len(stores)} stores")
+    parts = [Part(store, out / f"{store.stem}.parquet" if folder else out) for store in stores]
+    try:
+        measure_stores(parts, config, force, quiet)
+        if graphs is not None:
+            from retsam.biomarkers.graphs import write_graphs
+            from retsam.masks.masks import Masks
+
+            write_graphs((item for store in stores for item in read_masks(store) if isinstance(item, Masks)), graphs, config)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@measure.command()
+@click.option("--config", "config_path", type=_FILE, help="Configuration of the study (not needed; accepted from the workflow).")
+@click.option("--cohort", required=True, type=_FILE, help="cohort.parquet")
+@click.option("--quality", required=True, type=_FILE, help="quality.parquet")
+@click.option("--parts", "first_part", required=True, type=_FILE, help="Parts of `retsam measure`; further ones may follow as arguments.")
+@click.option("--out", required=True, type=_OUT, help="biomarkers.parquet; the CSV is written beside it.")
+@click.argument("more_parts", nargs=-1, type=_FILE)
+def gather(config_path, cohort, quality, first_part, out, more_parts) -> None:
+    """Join parts with cohort and quality: biomarkers.parquet and .csv.
+
+    Biomarkers of photographs graded `reject` become empty with the reason `quality_reject`; the row stays.
+
+    \b
+    Example:
+      retsam measure gather --cohort cohort.parquet --quality quality.parquet --out biomarkers.parquet --parts parts/*.parquet
+    """
+    import pandas as pd
+
+    from retsam.biomarkers.gather import GatherError
+    from retsam.biomarkers.gather import gather as join
+
+    del config_path
+    try:
+        rows = join([first_part, *more_parts], pd.read_parquet(cohort), pd.read_parquet(quality), out)
+    except GatherError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{rows} rows: {out}", err=True)
+
+
+@measure.command()
+@click.option("--disc-diameter-px", type=click.FloatRange(0, min_open=True), help="Mean diameter of the disc in the photograph.")
+@click.option("--disc-diameter-um", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True, help="Its true diameter.")
+@click.option("--fov-diameter-px", type=click.FloatRange(0, min_open=True), help="Diameter of the field of view.")
+@click.option("--field-degrees", type=click.FloatRange(10, 60), default=45.0, show_default=True, help="Angle of the camera (ETDRS: 30).")
+@click.option("--axial-length-mm", type=click.FloatRange(15, 40), default=23.8, show_default=True, help="Axial length of the eye.")
+def calibrate(disc_diameter_px, disc_diameter_um, fov_diameter_px, field_degrees, axial_length_mm) -> None:
+    """Micrometres per pixel, for the column um_per_px.
+
+    \b
+    Examples:
+      retsam measure calibrate --fov-diameter-px 1430 --field-degrees 45
+      retsam measure calibrate --disc-diameter-px 210 --disc-diameter-um 1720
+    """
+    from retsam.biomarkers.calibration import um_per_px_from_disc, um_per_px_from_field
+
+    if (disc_diameter_px is None) == (fov_diameter_px is None):
+        raise click.UsageError("give either --disc-diameter-px or --fov-diameter-px")
+    if disc_diameter_px is not None:
+        value = um_per_px_from_disc(disc_diameter_px, disc_diameter_um)
+    else:
+        value = um_per_px_from_field(fov_diameter_px, field_degrees, axial_length_mm)
+    click.echo(f"{value:.4f}")
