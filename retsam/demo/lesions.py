@@ -191,7 +191,7 @@ def place_lesions(
         tries = 0
         while len(mine) < wanted:
             tries += 1
-            if tries > 400 + 200 * wanted:
+            if tries > 400 + 60 * wanted:
                 raise ValueError(f"EyeParameters.lesions: no room for {wanted} {kind} in the field of view, {len(mine)} placed")
             # Where clusters are full, new ones open, so that a heavy load still finds room.
             if tries % (20 + 10 * wanted) == 0:

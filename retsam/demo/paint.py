@@ -158,11 +158,11 @@ def paint_disc(
 
     # Rim: orange-pink, paler on the temporal side; cup: yellow-white. Edges softer than the masks'.
     relative = tint / np.array([0.74, 0.37, 0.19], np.float32)
-    rim_colour = np.array([0.90, 0.56, 0.34], np.float32) * light * relative**0.6
+    rim_colour = np.array([0.90, 0.50, 0.28], np.float32) * light * relative**0.6
     cup_colour = np.array([0.99, 0.83, 0.58], np.float32) * light * relative**0.4
     edge = float(rng.uniform(0.022, 0.05)) * unit + 0.4
     blend = cv2.GaussianBlur(masks["disc"], (0, 0), edge)
-    pale = np.clip(0.5 + 0.45 * u / axes[0], 0, 1) * 0.5
+    pale = np.clip(0.4 + 0.5 * u / axes[0], 0, 1) * 0.4
     colour = rim_colour + pale[..., None] * (cup_colour - rim_colour)
     colour *= (1 + 0.03 * grain + 0.015 * fine)[..., None]
     if parameters.cdr_vertical > 0:

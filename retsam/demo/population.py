@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from retsam.demo.parameters import CAMERAS, LESIONS, EyeParameters
+from retsam.demo.parameters import CAMERAS, LESIONS, Camera, EyeParameters
 
 __all__ = ["EFFECTS", "Effect", "SITES", "effects_table", "simulate"]
 
@@ -59,7 +59,6 @@ def _dr(lesion: str, means: tuple[float, ...], biomarker: str) -> list[Effect]:
 
 EFFECTS: tuple[Effect, ...] = (
     Effect("age", "per unit", "artery_width_um", -0.30, "um per year over 60", "crae_um", -1),
-    Effect("age", "per unit", "media_opacity", 0.0, "none below 65; lens opacity is drawn with age above", "", 0),
     Effect("hypertension", "per unit", "artery_width_um", -9.0, "um", "crae_um", -1),
     Effect("hypertension", "per unit", "tortuosity", 0.35, "relative", "artery_tortuosity", 1),
     Effect("dr_grade", "per unit", "vein_width_um", 4.5, "um per grade", "crve_um", 1),
@@ -82,7 +81,7 @@ EFFECTS: tuple[Effect, ...] = (
 
 def effects_table() -> pd.DataFrame:
     """`EFFECTS` as a table, one row an effect."""
-    return pd.DataFrame([asdict(effect) for effect in EFFECTS if effect.change])
+    return pd.DataFrame([asdict(effect) for effect in EFFECTS])
 
 
 # Parameter: mean, SD between subjects, SD between the eyes of a subject.
@@ -155,7 +154,7 @@ def _diseases(subject: pd.Series, rng: np.random.Generator) -> list[dict[str, in
     return eyes
 
 
-def _eye(row: dict[str, object], base: dict[str, float], size: int, rng: np.random.Generator) -> EyeParameters:
+def _eye(row: dict[str, object], base: dict[str, float], camera: Camera, size: int, rng: np.random.Generator) -> EyeParameters:
     values = {name: base[name] + rng.normal(0, own) for name, (_, _, own) in _VARIATION.items()}
     values.update({"ppa_mm": max(0.0, rng.normal(-0.05, 0.06)), "media_opacity": 0.0})
     expected = dict.fromkeys(LESIONS, 0.0)
@@ -171,19 +170,23 @@ def _eye(row: dict[str, object], base: dict[str, float], size: int, rng: np.rand
         values[name] = float(np.clip(values[name], low, high))
     # Disease varies between eyes of one grade: gamma-mixed Poisson.
     lesions = {kind: int(min(90, rng.poisson(mean * rng.gamma(4, 1 / 4)))) for kind, mean in expected.items()}
-    camera = CAMERAS[SITES[str(row["site"])]]
-    if camera.name == "screening" and rng.random() < 0.2:
-        camera = CAMERAS["handheld"]
-    tint = np.array(camera.tint) * np.exp(rng.normal(0, 0.05, 3) * (0.6, 1.0, 1.2))
-    camera = replace(
-        camera, tint=tuple(float(part) for part in np.clip(tint, 0.1, 0.95)), vignette=camera.vignette * float(rng.uniform(0.7, 1.2))
-    )
     return EyeParameters(
         eye=str(row["eye"]), size=size, camera=camera, cup_shift=(float(rng.uniform(0.0, 0.5)), float(rng.normal(0, 0.15))),
         centre_offset_mm=(0.0, float(rng.normal(0, 0.3))), brightness=float(rng.uniform(0.85, 1.12)),
         defocus_um=float(abs(rng.normal(0, 9))), lesions={k: v for k, v in lesions.items() if v},
         **{name: float(value) for name, value in values.items()},
     )  # fmt: skip
+
+
+def _camera(site: str, rng: np.random.Generator) -> Camera:
+    """The camera of a site with this subject's colouring; some of the screening site's pictures are taken with a hand-held one."""
+    camera = CAMERAS[SITES[site]]
+    if camera.name == "screening" and rng.random() < 0.2:
+        camera = CAMERAS["handheld"]
+    tint = np.array(camera.tint) * np.exp(rng.normal(0, 1, 3) * (0.03, 0.05, 0.06))
+    return replace(
+        camera, tint=tuple(float(part) for part in np.clip(tint, 0.1, 0.95)), vignette=camera.vignette * float(rng.uniform(0.7, 1.2))
+    )
 
 
 def simulate(subjects: int, size: int, seed: int) -> tuple[pd.DataFrame, list[EyeParameters]]:
@@ -214,12 +217,13 @@ def simulate(subjects: int, size: int, seed: int) -> tuple[pd.DataFrame, list[Ey
         # Cups are as wide as they are high, more or less; veins follow arteries.
         base["cdr_horizontal"] = 0.02 + base["cdr_vertical"] + rng.normal(0, 0.025)
         base["vein_width_um"] += 0.6 * (base["artery_width_um"] - _VARIATION["artery_width_um"][0])
+        camera = _camera(str(person["site"]), rng)
         for eye, diseases in zip("RL", _diseases(person, rng), strict=True):
             row = {
                 "subject": person["subject"], "eye": eye, "visit": 1, "age": person["age"], "sex": person["sex"], "site": person["site"],
                 "hypertension": int(person["hypertension"]), **diseases,
             }  # fmt: skip
-            made = _eye(row, base, size, rng)
+            made = _eye(row, base, camera, size, rng)
             row["device"] = made.camera.name
             rows.append(row)
             parameters.append(made)

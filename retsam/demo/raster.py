@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["draw_vessel", "ellipse_coverage", "star_area", "star_coverage"]
+__all__ = ["draw_vessel", "ellipse_coverage", "polyline_crossings", "star_area", "star_coverage"]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True)
 def _draw(points, width, coverage, offset, bore, size):  # pragma: no cover - compiled
     """Update coverage and signed offset along one polyline of constant width (pixels)."""
     rows, columns = coverage.shape
@@ -70,6 +70,43 @@ def draw_vessel(points: np.ndarray, width: float, coverage: np.ndarray, offset: 
         Width in the unit that the caller wants kept in `bore`.
     """
     _draw(np.ascontiguousarray(points, np.float64), float(width), coverage, offset, bore, float(size))
+
+
+@njit(cache=True)
+def _cross(first, second):  # pragma: no cover - compiled
+    found = []
+    for i in range(first.shape[0]):
+        ax, ay, bx, by = first[i, 0, 0], first[i, 0, 1], first[i, 1, 0], first[i, 1, 1]
+        left, right, top, bottom = min(ax, bx), max(ax, bx), min(ay, by), max(ay, by)
+        for j in range(second.shape[0]):
+            cx, cy, dx, dy = second[j, 0, 0], second[j, 0, 1], second[j, 1, 0], second[j, 1, 1]
+            if max(cx, dx) < left or min(cx, dx) > right or max(cy, dy) < top or min(cy, dy) > bottom:
+                continue
+            cross = (bx - ax) * (dy - cy) - (by - ay) * (dx - cx)
+            if abs(cross) < 1e-12:
+                continue
+            t = ((cx - ax) * (dy - cy) - (cy - ay) * (dx - cx)) / cross
+            u = ((cx - ax) * (by - ay) - (cy - ay) * (bx - ax)) / cross
+            if 0.0 <= t < 1.0 and 0.0 <= u < 1.0:
+                found.append((ax + t * (bx - ax), ay + t * (by - ay)))
+    return found
+
+
+def polyline_crossings(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Points where edges of one set cross edges of another.
+
+    Parameters
+    ----------
+    first, second : ndarray [n, 2, 2], [m, 2, 2]
+        Start and end (x, y) of every edge.
+
+    Returns
+    -------
+    ndarray [k, 2]
+    """
+    if not len(first) or not len(second):
+        return np.zeros((0, 2))
+    return np.array(_cross(np.ascontiguousarray(first, float), np.ascontiguousarray(second, float))).reshape(-1, 2)
 
 
 def ellipse_coverage(grid: tuple[np.ndarray, np.ndarray], axes: tuple[float, float], soft: float = 0.5) -> tuple[np.ndarray, np.ndarray]:

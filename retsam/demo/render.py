@@ -97,7 +97,7 @@ def _draw_trees(segments: list[Segment], projection: Projection) -> dict[str, tu
 
 
 def _stable_seed(parameters: EyeParameters, seed: int) -> np.random.SeedSequence:
-    """Same seed, other eye of a pair: other vessels; the same parameters and seed: the same picture, on every machine."""
+    """Same seed, other eye of a pair: other vessels; the same parameters and seed: the same picture."""
     text = json.dumps({"eye": parameters.eye}, sort_keys=True)
     return np.random.SeedSequence([int(seed) & 0xFFFFFFFFFFFFFFFF, int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")])
 

@@ -15,6 +15,7 @@ from retsam.demo.geometry import Projection, fovea_position
 from retsam.demo.lesions import Lesion
 from retsam.demo.paint import cup_centre
 from retsam.demo.parameters import LESIONS, EyeParameters
+from retsam.demo.raster import polyline_crossings
 from retsam.demo.vessels import Segment
 
 __all__ = ["eye_truth", "knudtson"]
@@ -55,23 +56,6 @@ def _inside(points: np.ndarray, projection: Projection, fov: np.ndarray) -> np.n
     ok = (pixels[:, 0] >= 0) & (pixels[:, 1] >= 0) & (pixels[:, 0] < fov.shape[1]) & (pixels[:, 1] < fov.shape[0])
     ok[ok] = fov[pixels[ok, 1], pixels[ok, 0]]
     return ok
-
-
-def _crossings(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Points where the edges of one set cross those of another: [n, 2, 2] and [m, 2, 2] to [k, 2]."""
-    found = []
-    low, high = second.min(1), second.max(1)
-    for start, end in first:
-        near = np.all((low <= np.maximum(start, end)) & (high >= np.minimum(start, end)), axis=1)
-        for c, d in second[near]:
-            r, s, q = end - start, d - c, c - start
-            cross = r[0] * s[1] - r[1] * s[0]
-            if abs(cross) < 1e-12:
-                continue
-            t, u = (q[0] * s[1] - q[1] * s[0]) / cross, (q[0] * r[1] - q[1] * r[0]) / cross
-            if 0 <= t < 1 and 0 <= u < 1:
-                found.append(start + t * r)
-    return np.array(found).reshape(-1, 2)
 
 
 def _vessel_truth(segments: list[Segment], kind: str, radius: float, projection: Projection, fov: np.ndarray) -> dict[str, Any]:
@@ -181,7 +165,7 @@ def eye_truth(
         kind: np.concatenate([np.stack([s.points[:-1], s.points[1:]], 1) for s in segments if s.kind == kind] or [np.zeros((0, 2, 2))])
         for kind in ("artery", "vein")
     }
-    points = _crossings(edges["artery"], edges["vein"])
+    points = polyline_crossings(edges["artery"], edges["vein"])
     truth["crossing_count"] = int((_inside(points, projection, fov) & (np.hypot(*points.T) > radius)).sum()) if len(points) else 0
     for kind in LESIONS:
         mine = [lesion for lesion in lesions if lesion.kind == kind]
