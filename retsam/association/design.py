@@ -1,0 +1,261 @@
+"""Design matrices: covariates, biomarker scales, and what a fit needs to be estimable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula
+from scipy.stats import norm, rankdata
+
+from retsam.association.config import Exposures
+
+#: Part of a column's variance that must be its own, not the other columns', for its coefficient to be estimable.
+ALIASED = 1e-9
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Covariates of one set, coded, for rows where all are known.
+
+    Attributes
+    ----------
+    matrix : ndarray [n, q]
+        Intercept first; every other column centred and of unit SD. NaN in rows that are not ``complete``.
+    names : tuple of str
+        Names of the columns (``sex[T.Male]``...).
+    complete : ndarray of bool [n]
+    missing : ndarray of str [n]
+        Covariates that a row lacks, ``;``-joined.
+    """
+
+    matrix: np.ndarray
+    names: tuple[str, ...]
+    complete: np.ndarray
+    missing: np.ndarray
+
+
+def formula_terms(terms: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Terms of a covariate set as formula text: names of columns are quoted, everything else is a formula already."""
+    return [f"`{t}`" if t in columns else t for t in terms]
+
+
+def required_columns(terms: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Columns that the terms of a covariate set read, in order.
+
+    Raises
+    ------
+    ValueError
+        If a term is not a formula.
+    """
+    found: list[str] = []
+    for term in terms:
+        if term in columns:
+            names = [term]
+        else:
+            try:
+                names = [str(v) for v in Formula(f"1 + {term}").required_variables]
+            except Exception as error:  # formulaic raises many kinds for text that is no formula
+                raise ValueError(f"covariate {term!r} is neither a column nor a formula term ({error})") from error
+        found.extend(n for n in names if n not in found)
+    return found
+
+
+def plain(column: pd.Series) -> pd.Series:
+    """A column with NumPy floats for numbers (NaN where missing) and objects for words (None where missing)."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        return column.astype("Float64").astype(float) if pd.api.types.is_extension_array_dtype(column.dtype) else column.astype(float)
+    text = column.astype(object)
+    text = text.where(text.notna(), None)
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().sum() == text.notna().sum() and text.notna().any() and not text.map(lambda v: isinstance(v, str)).any():
+        return numbers.astype(float)
+    return text.map(lambda v: None if v is None else str(v))
+
+
+def covariate_matrix(frame: pd.DataFrame, terms: Sequence[str]) -> Covariates:
+    """Code the covariates of one set.
+
+    Parameters
+    ----------
+    frame : DataFrame [n rows]
+        Columns that the terms read. Words become indicator columns against the first level in order.
+    terms : sequence of str
+        Names of columns, or formula terms (``bs(age, df=4)``, ``C(site)``, ``age:sex``).
+
+    Returns
+    -------
+    Covariates
+    """
+    needed = required_columns(terms, list(frame.columns))
+    data = pd.DataFrame({c: plain(frame[c]) for c in needed}, index=range(len(frame))) if needed else pd.DataFrame(index=range(len(frame)))
+    for column in needed:
+        data[column] = plain(frame[column]).to_numpy()
+    absent = np.array([data[c].isna().to_numpy() for c in needed]).T if needed else np.zeros((len(frame), 0), dtype=bool)
+    complete = ~absent.any(axis=1)
+    missing = np.array([";".join(c for c, gone in zip(needed, row, strict=True) if gone) for row in absent], dtype=object)
+    names: list[str] = ["Intercept"]
+    matrix = np.full((len(frame), 1), np.nan)
+    matrix[complete, 0] = 1.0
+    if terms and complete.any():
+        rows = data.loc[complete].reset_index(drop=True)
+        formula = "1 + " + " + ".join(formula_terms(terms, list(frame.columns)))
+        coded = Formula(formula).get_model_matrix(rows, na_action="raise")
+        block = np.asarray(coded, dtype=float)[:, 1:]
+        labels = [str(c).replace("`", "") for c in coded.columns[1:]]
+        block = block - block.mean(axis=0)
+        size = np.sqrt((block * block).mean(axis=0))
+        size[size < 1e-12 * np.maximum(1.0, np.abs(block).max(axis=0, initial=0.0))] = 0.0
+        block = block / np.where(size > 0, size, 1.0)
+        full = np.full((len(frame), block.shape[1]), np.nan)
+        full[complete] = block
+        matrix = np.column_stack([matrix, full])
+        names.extend(labels)
+    return Covariates(matrix, tuple(names), complete, missing)
+
+
+def independent_columns(matrix: np.ndarray) -> np.ndarray:
+    """Columns that those before them do not determine (the intercept is kept first).
+
+    Parameters
+    ----------
+    matrix : ndarray [n, q]
+
+    Returns
+    -------
+    ndarray of int
+        Positions of the columns to keep.
+    """
+    gram = matrix.T @ matrix
+    keep: list[int] = []
+    for j in range(gram.shape[0]):
+        if gram[j, j] <= 0:
+            continue
+        if keep:
+            block = gram[np.ix_(keep, keep)]
+            d = 1.0 / np.sqrt(np.diag(block))
+            cross = gram[keep, j] * d
+            own = gram[j, j] - cross @ np.linalg.solve(block * np.outer(d, d), cross)
+            if own <= ALIASED * gram[j, j]:
+                continue
+        keep.append(j)
+    return np.array(keep, dtype=int)
+
+
+def explained(gram: np.ndarray, cross: np.ndarray, total: float, n: int, mean: float) -> float:
+    """R squared of a column on covariates that include the intercept, from the Gram matrix."""
+    centred = total - n * mean * mean
+    if centred <= 0:
+        return 1.0
+    d = 1.0 / np.sqrt(np.diag(gram))
+    fitted = (cross * d) @ np.linalg.solve(gram * np.outer(d, d), cross * d) - n * mean * mean
+    return float(min(1.0, max(0.0, fitted / centred)))
+
+
+def winsorise(values: np.ndarray, share: float) -> np.ndarray:
+    """Pull values beyond the ``share`` and ``1 - share`` quantiles in to them."""
+    if share <= 0 or len(values) == 0:
+        return values
+    low, high = np.quantile(values, [share, 1 - share])
+    return np.clip(values, low, high)
+
+
+def rank_inverse_normal(values: np.ndarray) -> np.ndarray:
+    """Blom's normal scores of the ranks, ties sharing their mean rank: ``Phi^-1((r - 3/8) / (n + 1/4))``."""
+    return norm.ppf((rankdata(values) - 0.375) / (len(values) + 0.25))
+
+
+def transformed(values: np.ndarray, transform: str, share: float) -> tuple[np.ndarray | None, str]:
+    """A biomarker of the analysed rows on its analysis scale.
+
+    Parameters
+    ----------
+    values : ndarray [n]
+        Finite.
+    transform : {'none', 'log1p', 'rank_inverse_normal'}
+    share : float
+        Winsorised share at either end.
+
+    Returns
+    -------
+    ndarray [n] or None
+        None where the transform is not defined.
+    note : str
+    """
+    values = winsorise(values, share)
+    if transform == "log1p":
+        if len(values) and values.min() <= -1:
+            return None, "log_of_negative"
+        return np.log1p(values), ""
+    if transform == "rank_inverse_normal":
+        return rank_inverse_normal(values), ""
+    return values, ""
+
+
+def choose_transform(name: str, share_zero: float, minimum: float, unit: str, exposures: Exposures) -> str:
+    """Transform of one biomarker under the plan.
+
+    Parameters
+    ----------
+    name : str
+    share_zero : float
+        Share of the measured eyes where it is zero.
+    minimum : float
+        Smallest measured value.
+    unit : str
+        Unit of the dictionary; empty if not known.
+    exposures : Exposures
+
+    Returns
+    -------
+    {'none', 'log1p', 'rank_inverse_normal'}
+    """
+    for pattern, transform in exposures.transforms.items():
+        if fnmatchcase(name, pattern):
+            return transform
+    if exposures.log1p_counts and minimum >= 0 and share_zero > 0.5:
+        return "log1p"
+    return exposures.transform
+
+
+def select_biomarkers(available: Sequence[str], families: dict[str, str], exposures: Exposures) -> tuple[list[str], list[str]]:
+    """Biomarkers that the plan tests, in the order of the table, and what is wrong with the plan.
+
+    Parameters
+    ----------
+    available : sequence of str
+        Biomarkers of the table.
+    families : dict of str to str
+        Family of each.
+    exposures : Exposures
+
+    Returns
+    -------
+    chosen : list of str
+    faults : list of str
+    """
+    faults = []
+    known = set(families.values())
+    for family in exposures.families or ():
+        if family not in known:
+            faults.append(
+                f"exposures.families: no biomarker of family {family!r} in the table; it has {', '.join(sorted(known)) or 'none'}"
+            )
+    for column in exposures.columns or ():
+        if column not in available:
+            faults.append(f"exposures.columns: no biomarker {column!r} in the table")
+    everything = exposures.families is None and exposures.columns is None
+    chosen = [
+        b
+        for b in available
+        if (everything or (exposures.families is not None and families.get(b) in exposures.families) or b in (exposures.columns or ()))
+        and not any(fnmatchcase(b, pattern) for pattern in exposures.exclude)
+    ]
+    if available and not chosen and not faults:
+        faults.append("exposures: the plan leaves no biomarker")
+    return chosen, faults

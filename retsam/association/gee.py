@@ -1,0 +1,521 @@
+"""Generalised estimating equations for clusters of eyes: closed-form working correlation, compiled, one pass a step.
+
+Model (Liang & Zeger 1986, Biometrika 73:13): the mean of row ``i`` of cluster ``c`` is ``mu = g^-1(x'beta)`` and the working
+covariance of a cluster is ``phi A^1/2 R(alpha) A^1/2``. The exchangeable ``R = (1 - alpha) I + alpha 11'`` of a cluster of ``m`` rows
+has the inverse ``a I - b 11'`` with ``a = 1 / (1 - alpha)`` and ``b = a alpha / (1 + (m - 1) alpha)``, so that neither a matrix per
+cluster nor a loop in Python is needed: with ``t_i`` the rows of ``A^1/2 X`` and ``r_i`` the Pearson residuals,
+
+    H = sum_c  a sum_i t_i t_i' - b S_c S_c',      U = sum_c  a sum_i t_i r_i - b S_c s_c,
+
+with ``S_c = sum_i t_i`` and ``s_c = sum_i r_i``. ``alpha`` is the moment estimate, ``p`` degrees of freedom taken off, as in statsmodels
+(``ddof=False``: none taken off, as in R's geepack). The variance is the sandwich, corrected for few clusters by Mancl & DeRouen
+(2001, Biometrics 57:126) or Kauermann & Carroll (2001, JASA 96:1387): residuals of a cluster are multiplied by
+``(I - H_cc)^-1`` or ``(I - H_cc)^-1/2``, computed in the whitened coordinates ``R^-1/2 A^-1/2 (y - mu)`` where ``H_cc`` is symmetric.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+FAMILIES = {"linear": 0, "logit": 1, "poisson": 2}
+SMALL_SAMPLE = {"none": 0, "df": 0, "kauermann_carroll": 1, "mancl_derouen": 2}
+
+#: Outcome of a fit.
+OK, NOT_CONVERGED, SINGULAR, DIVERGED = 0, 1, 2, 3
+
+_ETA_LIMIT = 30.0  # log odds beyond which a fitted probability is 0 or 1 for every purpose
+_LEVERAGE_LIMIT = 1.0 - 1e-6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model.
+
+    Attributes
+    ----------
+    beta : ndarray [p]
+        Coefficients: exposures first, covariates after.
+    cov : ndarray [p, p]
+        Robust (sandwich) covariance of ``beta``.
+    naive : ndarray [p, p]
+        Model-based covariance of ``beta``.
+    alpha, scale : float
+        Working correlation and dispersion.
+    n, n_clusters, n_iter : int
+    code : int
+        ``OK``, ``NOT_CONVERGED``, ``SINGULAR`` or ``DIVERGED``; ``beta`` and ``cov`` mean something only where it is ``OK``.
+    bounded, high_leverage : bool
+        The correlation was held inside its valid range; a cluster's leverage was capped in the small-sample correction.
+    """
+
+    beta: np.ndarray
+    cov: np.ndarray
+    naive: np.ndarray
+    alpha: float
+    scale: float
+    n: int
+    n_clusters: int
+    n_iter: int
+    code: int
+    bounded: bool = False
+    high_leverage: bool = False
+
+    @property
+    def df(self) -> int:
+        """Clusters minus coefficients: the degrees of freedom of t."""
+        return self.n_clusters - len(self.beta)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cholesky(a, tolerance):
+    """Lower Cholesky factor of ``a`` scaled to a unit diagonal, and the scaling; False where a pivot is below ``tolerance``."""
+    p = a.shape[0]
+    low = np.zeros((p, p))
+    d = np.empty(p)
+    for i in range(p):
+        if not a[i, i] > 0.0:
+            return low, d, False
+        d[i] = 1.0 / math.sqrt(a[i, i])
+    for i in range(p):
+        for j in range(i + 1):
+            s = a[i, j] * d[i] * d[j]
+            for k in range(j):
+                s -= low[i, k] * low[j, k]
+            if i == j:
+                if not s > tolerance:
+                    return low, d, False
+                low[i, i] = math.sqrt(s)
+            else:
+                low[i, j] = s / low[j, j]
+    return low, d, True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solve(low, d, b):
+    """Solution of ``a x = b`` from the scaled factor of :func:`_cholesky`."""
+    p = len(b)
+    x = np.empty(p)
+    for i in range(p):
+        s = b[i] * d[i]
+        for k in range(i):
+            s -= low[i, k] * x[k]
+        x[i] = s / low[i, i]
+    for i in range(p - 1, -1, -1):
+        s = x[i]
+        for k in range(i + 1, p):
+            s -= low[k, i] * x[k]
+        x[i] = s / low[i, i]
+    for i in range(p):
+        x[i] *= d[i]
+    return x
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _inverse(low, d):
+    p = len(d)
+    inv = np.empty((p, p))
+    e = np.zeros(p)
+    for j in range(p):
+        e[:] = 0.0
+        e[j] = 1.0
+        inv[:, j] = _solve(low, d, e)
+    return inv
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def _mean_variance(eta, family):
+    if family == 0:
+        return eta, 1.0
+    if eta > 30.0:
+        eta = 30.0
+    elif eta < -30.0:
+        eta = -30.0
+    if family == 1:
+        mu = 1.0 / (1.0 + math.exp(-eta))
+        return mu, mu * (1.0 - mu)
+    mu = math.exp(eta)
+    return mu, mu
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sweep(e, z, y, starts, beta, alpha, family, h, u):
+    """One pass: fills ``h`` (lower triangle) and ``u``; returns sums of squared residuals and of their cross products, and max |eta|."""
+    k, q = e.shape[1], z.shape[1]
+    p = k + q
+    row = np.empty(p)
+    total = np.empty(p)
+    h[:, :] = 0.0
+    u[:] = 0.0
+    ssr, cross, eta_max = 0.0, 0.0, 0.0
+    a = 1.0 / (1.0 - alpha)
+    for c in range(len(starts) - 1):
+        first, last = starts[c], starts[c + 1]
+        m = last - first
+        single = m == 1
+        w = 1.0 if single else a
+        sum_r, sum_r2 = 0.0, 0.0
+        if not single:
+            total[:] = 0.0
+        for i in range(first, last):
+            eta = 0.0
+            for j in range(k):
+                row[j] = e[i, j]
+                eta += row[j] * beta[j]
+            for j in range(q):
+                row[k + j] = z[i, j]
+                eta += z[i, j] * beta[k + j]
+            if abs(eta) > eta_max:
+                eta_max = abs(eta)
+            mu, v = _mean_variance(eta, family)
+            s = math.sqrt(v)
+            r = (y[i] - mu) / s
+            sum_r += r
+            sum_r2 += r * r
+            for j in range(p):
+                row[j] *= s
+            wr = w * r
+            for j in range(p):
+                t = row[j]
+                u[j] += t * wr
+                t *= w
+                for jj in range(j + 1):
+                    h[j, jj] += t * row[jj]
+            if not single:
+                for j in range(p):
+                    total[j] += row[j]
+        ssr += sum_r2
+        if not single:
+            cross += 0.5 * (sum_r * sum_r - sum_r2)
+            b = a * alpha / (1.0 + (m - 1) * alpha)
+            for j in range(p):
+                t = b * total[j]
+                u[j] -= t * sum_r
+                for jj in range(j + 1):
+                    h[j, jj] -= t * total[jj]
+    return ssr, cross, eta_max
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _corrected(w, rho, m, bread, power, out):
+    """Add ``W' f(I - W B W') rho`` to ``out`` for one whitened cluster ``W [m, p]``; returns whether the leverage was capped.
+
+    ``f`` is the power -1 (``power`` 2) or -1/2 (``power`` 1); eigenvectors come from the smaller of ``W B W'`` (m rows) and
+    its p x p twin, so that a cluster of thousands of rows costs no m x m matrix.
+    """
+    p = w.shape[1]
+    capped = False
+    if m == 1:
+        lev = 0.0
+        for j in range(p):
+            s = 0.0
+            for jj in range(p):
+                s += bread[j, jj] * w[0, jj]
+            lev += s * w[0, j]
+        if lev > _LEVERAGE_LIMIT:
+            lev, capped = _LEVERAGE_LIMIT, True
+        f = 1.0 / (1.0 - lev)
+        r = rho[0] * (f if power == 2 else math.sqrt(f))
+        for j in range(p):
+            out[j] += w[0, j] * r
+        return capped
+    if m == 2:
+        s00, s01, s11 = 0.0, 0.0, 0.0
+        for j in range(p):
+            b0, b1 = 0.0, 0.0
+            for jj in range(p):
+                b0 += bread[j, jj] * w[0, jj]
+                b1 += bread[j, jj] * w[1, jj]
+            s00 += b0 * w[0, j]
+            s01 += b0 * w[1, j]
+            s11 += b1 * w[1, j]
+        # eigenvalues of the symmetric 2 x 2, each mapped by f
+        mid, half = 0.5 * (s00 + s11), 0.5 * (s00 - s11)
+        rad = math.sqrt(half * half + s01 * s01)
+        l1, l2 = mid + rad, mid - rad
+        if l1 > _LEVERAGE_LIMIT:
+            l1, capped = _LEVERAGE_LIMIT, True
+        if l2 > _LEVERAGE_LIMIT:
+            l2 = _LEVERAGE_LIMIT
+        f1, f2 = 1.0 / (1.0 - l1), 1.0 / (1.0 - l2)
+        if power == 1:
+            f1, f2 = math.sqrt(f1), math.sqrt(f2)
+        if rad > 0.0:
+            cos2, sin2 = half / rad, s01 / rad
+        else:
+            cos2, sin2 = 1.0, 0.0
+        fm, fd = 0.5 * (f1 + f2), 0.5 * (f1 - f2)
+        r0 = (fm + fd * cos2) * rho[0] + fd * sin2 * rho[1]
+        r1 = fd * sin2 * rho[0] + (fm - fd * cos2) * rho[1]
+        for j in range(p):
+            out[j] += w[0, j] * r0 + w[1, j] * r1
+        return capped
+    root = np.linalg.cholesky(bread)
+    wl = np.ascontiguousarray(w[:m]) @ root
+    r = rho[:m].copy()
+    lam, vec = np.linalg.eigh(wl.T @ wl)
+    for g in range(p):
+        if lam[g] <= 1e-14:
+            continue
+        lev = lam[g]
+        if lev > _LEVERAGE_LIMIT:
+            lev, capped = _LEVERAGE_LIMIT, True
+        f = 1.0 / (1.0 - lev)
+        if power == 1:
+            f = math.sqrt(f)
+        direction = (wl @ np.ascontiguousarray(vec[:, g])) / math.sqrt(lam[g])
+        share = 0.0
+        for i in range(m):
+            share += direction[i] * rho[i]
+        for i in range(m):
+            r[i] += (f - 1.0) * share * direction[i]
+    for i in range(m):
+        for j in range(p):
+            out[j] += w[i, j] * r[i]
+    return capped
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _meat(e, z, y, starts, beta, alpha, family, bread, power, largest):
+    """Sum over clusters of the outer product of (corrected) scores."""
+    k, q = e.shape[1], z.shape[1]
+    p = k + q
+    w = np.empty((largest, p))
+    rho = np.empty(largest)
+    score = np.empty(p)
+    mean_w = np.empty(p)
+    meat = np.zeros((p, p))
+    capped = False
+    for c in range(len(starts) - 1):
+        first, last = starts[c], starts[c + 1]
+        m = last - first
+        mean_w[:] = 0.0
+        mean_r = 0.0
+        for i in range(first, last):
+            o = i - first
+            eta = 0.0
+            for j in range(k):
+                w[o, j] = e[i, j]
+                eta += e[i, j] * beta[j]
+            for j in range(q):
+                w[o, k + j] = z[i, j]
+                eta += z[i, j] * beta[k + j]
+            mu, v = _mean_variance(eta, family)
+            s = math.sqrt(v)
+            rho[o] = (y[i] - mu) / s
+            mean_r += rho[o]
+            for j in range(p):
+                w[o, j] *= s
+                mean_w[j] += w[o, j]
+        if m > 1:
+            # R^-1/2 = (I - J/m) / sqrt(1 - alpha) + J/m / sqrt(1 + (m - 1) alpha)
+            within = 1.0 / math.sqrt(1.0 - alpha)
+            shift = 1.0 / math.sqrt(1.0 + (m - 1) * alpha) - within
+            mean_r /= m
+            for j in range(p):
+                mean_w[j] /= m
+            for o in range(m):
+                rho[o] = within * rho[o] + shift * mean_r
+                for j in range(p):
+                    w[o, j] = within * w[o, j] + shift * mean_w[j]
+        score[:] = 0.0
+        if power == 0:
+            for o in range(m):
+                for j in range(p):
+                    score[j] += w[o, j] * rho[o]
+        elif _corrected(w, rho, m, bread, power, score):
+            capped = True
+        for j in range(p):
+            for jj in range(j + 1):
+                meat[j, jj] += score[j] * score[jj]
+    for j in range(p):
+        for jj in range(j):
+            meat[jj, j] = meat[j, jj]
+    return meat, capped
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit(e, z, y, starts, family, exchangeable, power, beta, alpha, ddof, tolerance, max_iter):
+    n = len(y)
+    k, q = e.shape[1], z.shape[1]
+    p = k + q
+    h = np.empty((p, p))
+    u = np.empty(p)
+    pairs, largest = 0.0, 1
+    for c in range(len(starts) - 1):
+        m = starts[c + 1] - starts[c]
+        pairs += 0.5 * m * (m - 1)
+        largest = max(largest, m)
+    taken = p if ddof else 0
+    # too few pairs to estimate a correlation from: independence
+    estimable = exchangeable and pairs > taken + 1
+    low_bound = -1.0 / (largest - 1) + 1e-3 if largest > 1 else 0.0
+    if not estimable:
+        alpha = 0.0
+    code, scale, bounded, n_iter = NOT_CONVERGED, 1.0, False, 0
+    low, d = np.zeros((p, p)), np.ones(p)
+    for it in range(max_iter):
+        n_iter = it + 1
+        ssr, cross, eta_max = _sweep(e, z, y, starts, beta, alpha, family, h, u)
+        low, d, ok = _cholesky(h, 1e-11)
+        if not ok:
+            code = DIVERGED if family != 0 and eta_max > 15.0 else SINGULAR
+            break
+        step = _solve(low, d, u)
+        biggest = 0.0
+        for j in range(p):
+            biggest = max(biggest, abs(step[j]))
+        if not np.isfinite(biggest):
+            code = DIVERGED
+            break
+        # columns have unit size: a longer step than this leaves the region where the quadratic model holds
+        shrink = min(1.0, 3.0 / biggest) if family != 0 and biggest > 0.0 else 1.0
+        for j in range(p):
+            beta[j] += shrink * step[j]
+        scale = ssr / (n - taken)
+        new_alpha = alpha
+        if estimable:
+            new_alpha = cross / (pairs - taken) / scale if scale > 0.0 else 0.0
+            bounded = False
+            if new_alpha > 0.999:
+                new_alpha, bounded = 0.999, True
+            elif new_alpha < low_bound:
+                new_alpha, bounded = low_bound, True
+        moved = abs(new_alpha - alpha)
+        alpha = new_alpha
+        size = 0.0
+        for j in range(p):
+            size = max(size, abs(beta[j]))
+        if biggest * shrink <= tolerance * (1.0 + (size if family == 0 else 0.0)) and moved <= 10.0 * tolerance:
+            code = OK
+            break
+        if family != 0 and eta_max > _ETA_LIMIT and it >= 25:
+            code = DIVERGED
+            break
+    ssr, cross, eta_max = _sweep(e, z, y, starts, beta, alpha, family, h, u)
+    scale = ssr / (n - taken)
+    low, d, ok = _cholesky(h, 1e-11)
+    cov = np.full((p, p), np.nan)
+    bread = np.full((p, p), np.nan)
+    capped = False
+    if ok:
+        bread = _inverse(low, d)
+        meat, capped = _meat(e, z, y, starts, beta, alpha, family, bread, power, largest)
+        cov = bread @ meat @ bread
+    elif code == OK:
+        code = SINGULAR
+    return beta, cov, bread, alpha, scale, n_iter, code, bounded, capped, estimable, eta_max
+
+
+def fit_gee(
+    exposures: np.ndarray,
+    covariates: np.ndarray,
+    y: np.ndarray,
+    starts: np.ndarray,
+    family: str = "logit",
+    correlation: str = "exchangeable",
+    small_sample: str = "kauermann_carroll",
+    start: np.ndarray | None = None,
+    start_alpha: float = 0.0,
+    ddof: bool = True,
+    tolerance: float = 1e-8,
+    max_iter: int = 60,
+) -> Fit:
+    """Fit one model.
+
+    Parameters
+    ----------
+    exposures : ndarray [n, k]
+        Columns of interest, in any units: they are scaled for the fit and the answer is scaled back. Rows of a cluster lie together.
+    covariates : ndarray [n, q]
+        Intercept and covariates, of unit size (see :func:`retsam.association.design.covariate_matrix`).
+    y : ndarray [n]
+        0/1 for ``logit``, counts for ``poisson``, any number for ``linear``.
+    starts : ndarray of int64 [K + 1]
+        Row at which each cluster begins, and ``n``.
+    family : {'logit', 'linear', 'poisson'}
+    correlation : {'exchangeable', 'independence'}
+    small_sample : {'none', 'df', 'kauermann_carroll', 'mancl_derouen'}
+    start : ndarray [q], optional
+        Coefficients of the covariates to start from (those of the model without exposures).
+    start_alpha : float
+        Working correlation to start from.
+    ddof : bool
+        Take the number of coefficients off the degrees of freedom of dispersion and correlation (statsmodels does, geepack does not).
+    tolerance : float
+        Largest step at which the fit has converged, in units of standardised coefficients.
+    max_iter : int
+
+    Returns
+    -------
+    Fit
+        ``code`` says whether there is an estimate; nothing is raised for data that have none.
+    """
+    exposures = np.ascontiguousarray(exposures, dtype=float)
+    if exposures.ndim == 1:
+        exposures = exposures[:, None]
+    n, k = exposures.shape
+    q = covariates.shape[1]
+    p = k + q
+    n_clusters = len(starts) - 1
+    empty = np.full((p, p), np.nan)
+    if n <= p or n_clusters <= p:
+        return Fit(np.full(p, np.nan), empty, empty, 0.0, np.nan, n, n_clusters, 0, SINGULAR)
+    size = np.sqrt(np.einsum("ij,ij->j", exposures, exposures) / n) if k else np.ones(0)
+    if not np.all(np.isfinite(size)) or np.any(size == 0):
+        return Fit(np.full(p, np.nan), empty, empty, 0.0, np.nan, n, n_clusters, 0, SINGULAR)
+    beta = np.zeros(p)
+    if start is not None:
+        beta[k:] = start
+    beta, cov, naive, alpha, scale, n_iter, code, bounded, capped, estimable, _ = _fit(
+        exposures / size,
+        np.ascontiguousarray(covariates, dtype=float),
+        np.ascontiguousarray(y, dtype=float),
+        np.ascontiguousarray(starts, dtype=np.int64),
+        FAMILIES[family],
+        correlation == "exchangeable",
+        SMALL_SAMPLE[small_sample],
+        beta,
+        float(start_alpha),
+        ddof,
+        tolerance,
+        max_iter,
+    )
+    back = np.concatenate([1.0 / size, np.ones(q)])
+    if small_sample == "df":
+        cov = cov * (n_clusters / (n_clusters - p))
+    dispersion = scale if family == "linear" else 1.0
+    return Fit(
+        beta * back,
+        cov * np.outer(back, back),
+        naive * np.outer(back, back) * dispersion,
+        alpha if estimable else 0.0,
+        scale,
+        n,
+        n_clusters,
+        n_iter,
+        int(code),
+        bool(bounded) and bool(estimable),
+        bool(capped),
+    )
+
+
+def cluster_starts(codes: np.ndarray) -> np.ndarray:
+    """Row at which each cluster begins, and the number of rows.
+
+    Parameters
+    ----------
+    codes : ndarray [n]
+        Cluster of each row; rows of a cluster lie together.
+
+    Returns
+    -------
+    ndarray of int64 [K + 1]
+    """
+    codes = np.asarray(codes)
+    if len(codes) == 0:
+        return np.zeros(1, dtype=np.int64)
+    return np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [len(codes)]]).astype(np.int64)

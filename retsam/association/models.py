@@ -1,0 +1,235 @@
+"""One fit: the model that an outcome's type asks for, what it does where the data are too thin for it, and its interval."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2, f, norm, t
+
+from retsam.association.config import Models
+from retsam.association.firth import fit_firth, separated
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, fit_gee
+from retsam.association.ordinal import fit_ordinal
+
+MODEL_OF = {"binary": "gee_logit", "continuous": "gee_linear", "count": "gee_poisson", "ordered": "ordered_logit", "time": "cox"}
+_FAMILY = {"binary": "logit", "continuous": "linear", "count": "poisson"}
+_CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED: "not_converged"}
+
+#: Standardised log odds beyond which a converged fit is tested for separation all the same.
+SUSPICIOUS = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A fit with its name and what the reader must know.
+
+    Attributes
+    ----------
+    model : str
+        Empty where nothing was estimated.
+    fit : Fit or None
+        None where nothing was estimated.
+    notes : tuple of str
+        Codes of ``docs/association-tables.md``.
+    df : float
+        Degrees of freedom of t; infinite for the normal distribution.
+    """
+
+    model: str
+    fit: Fit | None
+    notes: tuple[str, ...] = ()
+    df: float = math.inf
+
+
+def fit_model(
+    kind: str,
+    exposures: np.ndarray,
+    covariates: np.ndarray,
+    y: np.ndarray,
+    starts: np.ndarray,
+    models: Models,
+    event: np.ndarray | None = None,
+    entry: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    start_alpha: float = 0.0,
+) -> Answer:
+    """Fit the model of an outcome's type.
+
+    Parameters
+    ----------
+    kind : {'binary', 'ordered', 'continuous', 'count', 'time'}
+    exposures : ndarray [n, k]
+        Columns of interest, finite.
+    covariates : ndarray [n, q]
+        Intercept first, linearly independent, unit size.
+    y, event, entry : ndarray [n]
+        Outcome; for ``time`` also 1 where it happened, and the time of entry or None.
+    starts : ndarray [K + 1]
+        Row at which each cluster begins, and n.
+    models : Models
+    start, start_alpha
+        See :func:`retsam.association.gee.fit_gee`.
+
+    Returns
+    -------
+    Answer
+        Never an exception and never a wild number for data that have no answer.
+    """
+    exposures = exposures[:, None] if exposures.ndim == 1 else exposures
+    if kind in _FAMILY:
+        answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha)
+    elif kind == "ordered":
+        fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample != "none")
+        answer = Answer("ordered_logit", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
+    elif kind == "time":
+        answer = _fit_cox(exposures, covariates, y, event, entry, starts)
+    else:
+        raise ValueError(f"unknown type of outcome {kind!r}")
+    if answer.fit is not None:
+        spread = np.diag(answer.fit.cov)[: exposures.shape[1]]
+        if not (np.all(np.isfinite(answer.fit.beta)) and np.all(np.isfinite(spread)) and np.all(spread > 0)):
+            return Answer("", None, (*answer.notes, "ill_conditioned"))
+    return answer
+
+
+def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha) -> Answer:
+    family = _FAMILY[kind]
+    fit = fit_gee(exposures, covariates, y, starts, family, models.correlation, models.small_sample, start, start_alpha)
+    if fit.code != OK and start is not None:
+        fit = fit_gee(exposures, covariates, y, starts, family, models.correlation, models.small_sample)
+    notes = []
+    if kind == "binary":
+        k = exposures.shape[1]
+        size = np.concatenate([exposures.std(axis=0), np.ones(covariates.shape[1])])
+        size[k] = 0.0  # the intercept of a rare outcome is large in every sample
+        odd = fit.code != OK or np.any(np.abs(fit.beta) * size > SUSPICIOUS)
+        if odd and separated(np.column_stack([exposures, covariates]), y):
+            if not models.firth:
+                return Answer("", None, ("separated",))
+            fit = fit_firth(exposures, covariates, y, starts)
+            if fit.code != OK:
+                return Answer("", None, ("separated", _CODES[fit.code]))
+            return Answer("firth_logit", fit, ("separated",), _df(fit, models))
+    if fit.code != OK and models.correlation == "exchangeable":
+        # a correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider
+        fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
+        if fit.code == OK:
+            notes.append("independence")
+    if fit.code != OK:
+        return Answer("", None, (_CODES[fit.code],))
+    if fit.bounded:
+        notes.append("correlation_bounded")
+    if fit.high_leverage:
+        notes.append("high_leverage")
+    return Answer(f"gee_{family}", fit, tuple(notes), _df(fit, models))
+
+
+def _df(fit: Fit, models: Models) -> float:
+    return math.inf if models.small_sample == "none" else float(max(fit.df, 1))
+
+
+def _fit_cox(exposures, covariates, time, event, entry, starts) -> Answer:
+    from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
+
+    names = [f"x{j}" for j in range(exposures.shape[1])] + [f"z{j}" for j in range(1, covariates.shape[1])]
+    size = exposures.std(axis=0)
+    size[size == 0] = 1.0
+    data = pd.DataFrame(np.column_stack([exposures / size, covariates[:, 1:]]), columns=names)
+    data["time"], data["event"] = time, event
+    data["cluster"] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    keys = {"duration_col": "time", "event_col": "event", "robust": True, "cluster_col": "cluster"}
+    if entry is not None:
+        data["entry"] = entry
+        keys["entry_col"] = "entry"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = CoxPHFitter().fit(data, fit_options={"precision": 1e-10, "r_precision": 1e-14}, **keys)
+    except (ConvergenceError, np.linalg.LinAlgError, ValueError, ZeroDivisionError):
+        return Answer("", None, ("not_converged",))
+    beta = model.params_.to_numpy(dtype=float)
+    if np.any(np.abs(beta) > 15):
+        return Answer("", None, ("not_converged",))
+    back = np.concatenate([1.0 / size, np.ones(covariates.shape[1] - 1)])
+    errors = model.standard_errors_.to_numpy(dtype=float)
+    cov = model.variance_matrix_.to_numpy(dtype=float)
+    naive = cov
+    # lifelines keeps the robust errors apart from the model-based matrix
+    scale = errors / np.sqrt(np.diag(cov))
+    cov = cov * np.outer(scale, scale)
+    fit = Fit(beta * back, cov * np.outer(back, back), naive * np.outer(back, back), 0.0, 1.0, len(time), len(starts) - 1, 0, OK)
+    return Answer("cox", fit)
+
+
+def log10_p(statistic: float, df: float) -> float:
+    """-log10 of the two-sided p of a t (or z) statistic, also where p itself is below the smallest number.
+
+    Parameters
+    ----------
+    statistic : float
+    df : float
+        Infinite for the normal distribution.
+
+    Returns
+    -------
+    float
+    """
+    a = abs(statistic)
+    if not math.isfinite(df):
+        tail = float(norm.logsf(a))
+    else:
+        p = float(t.sf(a, df))
+        # far out, the tail is the density over its own decay rate
+        tail = math.log(p) if p > 1e-290 else float(t.logpdf(a, df)) + math.log((df + a * a) / ((df + 1) * a))
+    return max(0.0, -(tail + math.log(2.0)) / math.log(10.0))
+
+
+def interval(estimate: float, se: float, df: float, level: float) -> dict[str, float]:
+    """``estimate``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``neg_log10_p`` of one coefficient."""
+    if not (math.isfinite(estimate) and math.isfinite(se) and se > 0):
+        return dict.fromkeys(("estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p"), math.nan)
+    finite = math.isfinite(df)
+    width = se * float(t.ppf(0.5 + level / 2, df) if finite else norm.ppf(0.5 + level / 2))
+    z = estimate / se
+    p = 2.0 * float(t.sf(abs(z), df) if finite else norm.sf(abs(z)))
+    return {
+        "estimate": estimate,
+        "se": se,
+        "ci_low": estimate - width,
+        "ci_high": estimate + width,
+        "p": min(1.0, p),
+        "neg_log10_p": log10_p(z, df),
+    }
+
+
+def wald(beta: np.ndarray, cov: np.ndarray, df: float) -> tuple[float, int, float]:
+    """Joint Wald test that all of ``beta`` are zero.
+
+    Returns
+    -------
+    chi2 : float
+    rank : int
+    p : float
+        F with ``df`` denominator degrees of freedom where ``df`` is finite, else chi-squared.
+    """
+    rank = len(beta)
+    if rank == 0 or not np.all(np.isfinite(cov)):
+        return math.nan, 0, math.nan
+    d = np.sqrt(np.diag(cov))
+    if np.any(d <= 0):
+        return math.nan, 0, math.nan
+    scaled = cov / np.outer(d, d)
+    values, vectors = np.linalg.eigh(scaled)
+    good = values > 1e-10
+    projected = vectors[:, good].T @ (beta / d)
+    statistic, rank = float(np.sum(projected**2 / values[good])), int(good.sum())
+    if math.isfinite(df):
+        # Hotelling's scaling keeps the size when the clusters are few
+        denominator = max(df - rank + 1, 1.0)
+        return statistic, rank, float(f.sf(statistic * denominator / (df * rank), rank, denominator))
+    return statistic, rank, float(chi2.sf(statistic, rank))

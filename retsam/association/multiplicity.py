@@ -1,0 +1,104 @@
+"""Families of tests: corrected p values, and how many tests there really are."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+from statsmodels.stats.multitest import multipletests
+
+METHODS = {"bonferroni": "bonferroni", "holm": "holm", "bh": "fdr_bh", "by": "fdr_by"}
+LABELS = {
+    "bonferroni": "Bonferroni",
+    "holm": "Holm",
+    "bh": "Benjamini-Hochberg",
+    "by": "Benjamini-Yekutieli",
+    "meff": "Bonferroni over effective tests (Li-Ji)",
+}
+
+
+def adjust(p: np.ndarray, method: str, m_eff: float | None = None) -> np.ndarray:
+    """Corrected p values of one family.
+
+    Parameters
+    ----------
+    p : ndarray [m]
+        NaN where there was no test: it stays NaN and is not counted.
+    method : {'bonferroni', 'holm', 'bh', 'by', 'meff'}
+    m_eff : float, optional
+        Effective number of tests, for ``meff``: ``min(1, p * m_eff)``.
+
+    Returns
+    -------
+    ndarray [m]
+    """
+    p = np.asarray(p, dtype=float)
+    out = np.full(p.shape, np.nan)
+    tested = np.isfinite(p)
+    if not tested.any():
+        return out
+    if method == "meff":
+        if m_eff is None:
+            raise ValueError("method `meff` needs the effective number of tests")
+        out[tested] = np.minimum(1.0, p[tested] * m_eff)
+    else:
+        out[tested] = multipletests(p[tested], method=METHODS[method])[1]
+    return out
+
+
+def spearman_matrix(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spearman correlations over the rows that a pair of columns shares.
+
+    Parameters
+    ----------
+    values : ndarray [n, B]
+        NaN where missing.
+
+    Returns
+    -------
+    rho : ndarray [B, B]
+        Ranks are taken once per column (as ``pandas`` does not): exact where nothing is missing. NaN for pairs with under 10 shared rows or
+        without variation.
+    n : ndarray of int [B, B]
+        Shared rows.
+    """
+    finite = np.isfinite(values)
+    ranks = np.zeros(values.shape)
+    for j in range(values.shape[1]):
+        rows = finite[:, j]
+        if rows.any():
+            ranks[rows, j] = rankdata(values[rows, j]) / rows.sum() - 0.5
+    w = finite.astype(float)
+    n = w.T @ w
+    sx = ranks.T @ w  # sum of column a's ranks over the rows shared with b
+    sxx = (ranks * ranks).T @ w
+    sxy = ranks.T @ ranks
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cov = sxy - sx * sx.T / n
+        var = sxx - sx * sx / n
+        rho = cov / np.sqrt(var * var.T)
+    rho[(n < 10) | ~np.isfinite(rho)] = np.nan
+    rho = np.clip(rho, -1.0, 1.0)
+    return rho, n.astype(int)
+
+
+def effective_tests(correlation: np.ndarray) -> float:
+    """Effective number of independent tests (Li & Ji 2005, Heredity 95:221).
+
+    Parameters
+    ----------
+    correlation : ndarray [m, m]
+        NaN counts as 0.
+
+    Returns
+    -------
+    float
+        ``sum_i I(l_i >= 1) + (l_i - floor(l_i))`` over the absolute eigenvalues, between 1 and m.
+    """
+    m = len(correlation)
+    if m == 0:
+        return 0.0
+    r = np.where(np.isfinite(correlation), correlation, 0.0)
+    np.fill_diagonal(r, 1.0)
+    # rounding keeps an eigenvalue of 0.9999999 from counting as a fraction of a test instead of one
+    values = np.round(np.abs(np.linalg.eigvalsh(r)), 9)
+    return float(min(m, max(1.0, np.sum((values >= 1) + (values - np.floor(values))))))

@@ -1,0 +1,495 @@
+"""The analysis sample: three tables joined, every exclusion counted, outcomes coded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from retsam.association.config import AssociationConfig, Outcome
+from retsam.association.design import plain, required_columns
+
+GRADE_ORDER = {"gradable": 0, "usable": 1, "reject": 2}
+_TRUE = {"1", "true", "yes", "y", "t"}
+_FALSE = {"0", "false", "no", "n", "f"}
+
+
+class PlanError(ValueError):
+    """The analysis plan does not fit the tables; the message lists every fault."""
+
+    def __init__(self, faults: Iterable[str]):
+        self.faults = list(faults)
+        super().__init__("the analysis plan does not fit the tables:\n" + "\n".join(f"  - {f}" for f in self.faults))
+
+
+@dataclass
+class Sample:
+    """Rows that may be analysed, sorted by cluster.
+
+    Attributes
+    ----------
+    frame : DataFrame [n]
+        Cohort columns, quality columns as ``quality_<column>``, and ``cluster`` (int code); rows of a cluster lie together.
+    values : ndarray [n, B]
+        Biomarkers, NaN where not measured.
+    reasons : DataFrame [n, B]
+        Why a value is missing (null where measured).
+    names : list of str
+        Biomarkers.
+    flow : list of dict
+        Steps that all outcomes share.
+    """
+
+    frame: pd.DataFrame
+    values: np.ndarray
+    reasons: pd.DataFrame
+    names: list[str]
+    flow: list[dict] = field(default_factory=list)
+    every_image: pd.DataFrame | None = None
+
+    @property
+    def cluster(self) -> np.ndarray:
+        """Cluster code of each row, non-decreasing."""
+        return self.frame["cluster"].to_numpy()
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """The sample of some rows (a mask or increasing positions)."""
+        return Sample(
+            self.frame.loc[rows].reset_index(drop=True) if np.asarray(rows).dtype == bool else self.frame.iloc[rows].reset_index(drop=True),
+            self.values[rows],
+            (self.reasons.loc[rows] if np.asarray(rows).dtype == bool else self.reasons.iloc[rows]).reset_index(drop=True),
+            self.names,
+            self.flow,
+            self.every_image,
+        )
+
+
+@dataclass(frozen=True)
+class Coded:
+    """An outcome as numbers.
+
+    Attributes
+    ----------
+    outcome : Outcome
+    y : ndarray [n]
+        0/1, level 0..J-1, number, or follow-up time; NaN where unlabelled.
+    event : ndarray [n] or None
+        0/1 for ``time``.
+    entry : ndarray [n] or None
+    levels : tuple of str
+        Names of the levels (``ordered``), or ``('controls', 'cases')``.
+    why : ndarray of str [n]
+        Why a row has no outcome; empty where it has one.
+    """
+
+    outcome: Outcome
+    y: np.ndarray
+    event: np.ndarray | None
+    entry: np.ndarray | None
+    levels: tuple[str, ...]
+    why: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Rows with an outcome."""
+        return np.isfinite(self.y)
+
+
+def text_of(value: object) -> str:
+    """``2``, ``2.0`` and ``"2"`` are one value; words lose their outer spaces."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def biomarker_columns(biomarkers: pd.DataFrame) -> list[str]:
+    """Biomarkers of a biomarker table: columns that have a ``<name>__reason`` beside them, and hold numbers."""
+    return [
+        c
+        for c in biomarkers.columns
+        if f"{c}__reason" in biomarkers.columns and (pd.api.types.is_numeric_dtype(biomarkers[c].dtype) or biomarkers[c].isna().all())
+    ]
+
+
+def join_tables(cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.DataFrame) -> pd.DataFrame:
+    """One row an image of the cohort, with ``quality_*`` and ``measured_*`` columns.
+
+    Raises
+    ------
+    PlanError
+        If a table lacks its key columns, repeats an image, or names images that the cohort does not have.
+    """
+    faults = []
+    needs = {
+        "cohort": (cohort, ("image_id", "subject", "status")),
+        "quality": (quality, ("image_id", "status", "grade")),
+        "biomarkers": (biomarkers, ("image_id", "status")),
+    }
+    for name, (table, columns) in needs.items():
+        missing = [c for c in columns if c not in table.columns]
+        if missing:
+            faults.append(f"the {name} table lacks {', '.join(missing)}")
+            continue
+        twice = table["image_id"][table["image_id"].duplicated()].astype(str).unique()
+        if len(twice):
+            faults.append(f"the {name} table repeats {len(twice)} images (first: {twice[0]})")
+    if not faults:
+        known = set(cohort["image_id"].astype(str))
+        for name in ("quality", "biomarkers"):
+            strangers = sorted(set(needs[name][0]["image_id"].astype(str)) - known)
+            if strangers:
+                faults.append(
+                    f"the {name} table has {len(strangers)} images that the cohort has not (first: {strangers[0]}): it is of another study"
+                )
+    if faults:
+        raise PlanError(faults)
+    joined = cohort.assign(image_id=cohort["image_id"].astype(str)).reset_index(drop=True)
+    q = (
+        quality.assign(image_id=quality["image_id"].astype(str))
+        .drop(columns=["path"], errors="ignore")
+        .set_index("image_id")
+        .add_prefix("quality_")
+    )
+    state = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id")
+    extra = [c for c in ("status", "reason", "detail") if c in state.columns]
+    joined = joined.join(q, on="image_id").join(state[extra].add_prefix("measured_"), on="image_id")
+    joined["order"] = np.arange(len(joined))
+    return joined
+
+
+def _text(column: pd.Series | None, n: int) -> np.ndarray:
+    if column is None:
+        return np.full(n, "", dtype=object)
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
+
+
+class _Flow:
+    """Steps of the flow table; every step accounts for what it took out."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self.alive = np.ones(len(frame), dtype=bool)
+        self.rows: list[dict] = []
+        self.final = np.full(len(frame), "", dtype=object)
+        self._add("found", Counter())
+
+    def _add(self, stage: str, reasons: Counter) -> None:
+        self.rows.append(
+            {
+                "outcome": "all",
+                "covariate_set": None,
+                "step": len(self.rows),
+                "stage": stage,
+                "n_images": int(self.alive.sum()),
+                "n_subjects": int(self.frame.loc[self.alive, "subject_key"].nunique()),
+                "n_excluded": int(sum(reasons.values())),
+                "reasons": join_reasons(reasons),
+            }
+        )
+
+    def exclude(self, stage: str, out: np.ndarray, reason: np.ndarray | str) -> None:
+        """Take out rows of the mask ``out`` for ``reason``; rows that are out already are not counted again."""
+        out = self.alive & out
+        why = np.full(len(out), reason, dtype=object) if isinstance(reason, str) else reason
+        self.final[out] = [f"{stage}:{r}" for r in why[out]]
+        self.alive = self.alive & ~out
+        self._add(stage, Counter(why[out]))
+
+
+def join_reasons(reasons: Counter) -> str:
+    """``code: n; code: n``, most frequent first."""
+    return "; ".join(f"{code}: {count}" for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])) if count)
+
+
+def build_sample(
+    config: AssociationConfig, cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.DataFrame, names: list[str]
+) -> Sample:
+    """Join the tables, leave out what the plan leaves out, and count it.
+
+    Parameters
+    ----------
+    config : AssociationConfig
+    cohort, quality, biomarkers : DataFrame
+        As in ``docs/contracts.md``.
+    names : list of str
+        Biomarkers to analyse.
+
+    Returns
+    -------
+    Sample
+
+    Raises
+    ------
+    PlanError
+        With every fault of the plan against the tables.
+    """
+    frame = join_tables(cohort, quality, biomarkers)
+    n = len(frame)
+    check_plan(config, frame)
+    subject = frame["subject"].astype(object).where(frame["subject"].notna(), None) if "subject" in frame else pd.Series([None] * n)
+    # a photograph without a subject is a cluster of its own, and shows as one
+    frame["subject_key"] = [f"image:{i}" if s is None else f"subject:{text_of(s)}" for s, i in zip(subject, frame["image_id"], strict=True)]
+    flow = _Flow(frame)
+
+    status, reason = _text(frame["status"], n), _text(frame.get("reason"), n)
+    q_status, q_reason = _text(frame.get("quality_status"), n), _text(frame.get("quality_reason"), n)
+    duplicate = (reason == "duplicate") | (q_reason == "duplicate")
+    unread = ((status != "ok") | (q_status != "ok")) & ~duplicate
+    why = np.where(
+        status != "ok",
+        np.where(reason == "", "unreadable", reason),
+        np.where(q_status == "", "no_quality_row", np.where(q_reason == "", "unreadable", q_reason)),
+    )
+    flow.exclude("readable", unread, why)
+    flow.exclude("unique", duplicate, "duplicate")
+    grade = _text(frame.get("quality_grade"), n)
+    flow.exclude("gradable", ~np.isin(grade, config.grades), np.where(grade == "", "no_grade", grade))
+    m_status, m_reason = _text(frame.get("measured_status"), n), _text(frame.get("measured_reason"), n)
+    flow.exclude("segmented", m_status != "ok", np.where(m_status == "", "no_biomarker_row", np.where(m_reason == "", "failed", m_reason)))
+
+    table = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id")
+    values = (
+        np.column_stack(
+            [pd.to_numeric(table[b], errors="coerce").astype("Float64").astype(float).reindex(frame["image_id"]).to_numpy() for b in names]
+        )
+        if names
+        else np.empty((n, 0))
+    )
+    values[~np.isfinite(values)] = np.nan
+    reasons = pd.DataFrame({b: table[f"{b}__reason"].reindex(frame["image_id"]).to_numpy() for b in names}, index=range(n))
+    flow.exclude("measured", ~np.isfinite(values).any(axis=1), "no_biomarker_measured")
+
+    for column, bad in config.exclude.items():
+        texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[column], n)], dtype=object)
+        flow.exclude("eligible", np.isin(texts, [text_of(b) for b in bad]), np.array([f"{column}={t}" for t in texts], dtype=object))
+    if not config.exclude:
+        flow.exclude("eligible", np.zeros(n, dtype=bool), "")
+
+    eye = _text(frame.get("eye"), n)
+    out = np.zeros(n, dtype=bool)
+    why = np.full(n, "another_photograph_of_the_eye", dtype=object)
+    if config.unit.level in ("subject_right", "subject_left"):
+        wanted = "R" if config.unit.level == "subject_right" else "L"
+        out |= eye != wanted
+        why[eye != wanted] = "other_eye"
+    if config.unit.visits != "all":
+        out |= flow.alive & ~out & ~_chosen_photograph(frame, eye, flow.alive & ~out, config.unit.visits)
+    flow.exclude("one_per_eye", out, why)
+
+    frame["excluded"] = flow.final
+    cluster_source = frame["subject_key"] if config.unit.cluster == "subject" else _text(frame[config.unit.cluster], n)
+    frame["cluster_key"] = np.where(pd.Series(cluster_source).to_numpy() == "", frame["subject_key"], cluster_source)
+    alive = np.flatnonzero(flow.alive)
+    codes, _ = pd.factorize(frame["cluster_key"].to_numpy()[alive], sort=False)
+    order = np.lexsort((alive, codes))
+    rows = alive[order]
+    kept = frame.iloc[rows].reset_index(drop=True)
+    kept["cluster"] = codes[order]
+    sample = Sample(kept, values[rows], reasons.iloc[rows].reset_index(drop=True), list(names), flow.rows, frame)
+    return average_eyes(sample, config) if config.unit.level == "subject_mean" else sample
+
+
+def _chosen_photograph(frame: pd.DataFrame, eye: np.ndarray, alive: np.ndarray, visits: str) -> np.ndarray:
+    """Mask of the photographs that stand for their eye; where the eye is not known every photograph stands for itself."""
+    rows = frame.loc[alive, ["subject_key"]].copy()
+    rows["eye"] = eye[alive]
+    rows["visit"] = pd.factorize(_text(frame.get("visit"), len(frame))[alive], sort=True)[0] if "visit" in frame else 0
+    numeric = pd.to_numeric(frame.loc[alive, "visit"], errors="coerce") if "visit" in frame else None
+    if numeric is not None and numeric.notna().all():
+        rows["visit"] = numeric.astype(float)
+    if visits == "last":
+        rows["visit"] = -rows["visit"]
+    rows["grade"] = frame.loc[alive, "quality_grade"].map(GRADE_ORDER).astype("Float64").fillna(9).astype(float)
+    rows["order"] = frame.loc[alive, "order"]
+    rows = rows.sort_values(["visit", "grade", "order"], kind="stable")
+    first = ~rows.duplicated(["subject_key", "eye"]) | (rows["eye"] == "")
+    keep = np.zeros(len(frame), dtype=bool)
+    keep[first.index[first.to_numpy()]] = True
+    return keep
+
+
+def average_eyes(sample: Sample, config: AssociationConfig) -> Sample:
+    """One row a subject: biomarkers averaged over the eyes that have them, outcomes of the worse eye, other columns of the first eye."""
+    keys = sample.frame["subject_key"].to_numpy()
+    codes, _ = pd.factorize(keys)
+    first = np.unique(codes, return_index=True)[1]
+    n = len(first)
+    finite = np.isfinite(sample.values)
+    total = np.zeros((n, sample.values.shape[1]))
+    count = np.zeros_like(total)
+    np.add.at(total, codes, np.where(finite, sample.values, 0.0))
+    np.add.at(count, codes, finite)
+    with np.errstate(invalid="ignore"):
+        values = np.where(count > 0, total / count, np.nan)
+    frame = sample.frame.iloc[first].reset_index(drop=True)
+    for outcome in config.outcomes:
+        coded = code_outcome(sample.frame, outcome)
+        if outcome.type == "time":
+            # the subject's event is the first of either eye
+            worst = pd.DataFrame({"s": codes, "t": np.where(coded.event == 1, coded.y, np.inf), "o": np.arange(len(codes))}).sort_values(
+                ["s", "t", "o"]
+            )
+            picked = worst.drop_duplicates("s")["o"].to_numpy()
+            for column in (outcome.source, outcome.event, outcome.entry):
+                if column:
+                    frame[column] = sample.frame[column].to_numpy()[picked]
+            continue
+        worst = pd.DataFrame({"s": codes, "y": coded.y, "o": np.arange(len(codes))}).sort_values(
+            ["s", "y", "o"], ascending=[True, False, True], na_position="last"
+        )
+        picked = worst.drop_duplicates("s")["o"].to_numpy()
+        frame[outcome.source] = sample.frame[outcome.source].to_numpy()[picked]
+    order = np.argsort(frame["cluster"].to_numpy(), kind="stable")
+    reasons = sample.reasons.iloc[first].reset_index(drop=True)
+    return Sample(
+        frame.iloc[order].reset_index(drop=True),
+        values[order],
+        reasons.iloc[order].reset_index(drop=True),
+        sample.names,
+        sample.flow,
+        sample.every_image,
+    )
+
+
+def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
+    """Raise :class:`PlanError` with every column that the plan names and the tables lack."""
+    columns = list(frame.columns)
+    faults = []
+
+    def need(column: str, where: str) -> None:
+        if column not in columns:
+            faults.append(f"{where}: no column {column!r} in the cohort table or, as `quality_*`, in the quality table")
+
+    for outcome in config.outcomes:
+        need(outcome.source, f"outcome {outcome.name!r}")
+        for column in (outcome.event, outcome.entry):
+            if column:
+                need(column, f"outcome {outcome.name!r}")
+    for name, terms in config.covariate_sets.items():
+        for term in terms:
+            try:
+                for column in required_columns([term], columns):
+                    need(column, f"covariate set {name!r}")
+            except ValueError as error:
+                faults.append(f"covariate set {name!r}: {error}")
+    for column in (*config.subgroups, *config.exclude, *config.robustness.leave_one_out, *config.robustness.camera_columns):
+        need(column, "subgroups, exclude, leave_one_out or camera_columns")
+    if config.robustness.replication not in (None, "subject"):
+        need(config.robustness.replication, "robustness.replication")
+    need(config.unit.cluster, "unit.cluster")
+    if not faults:
+        for outcome in config.outcomes:
+            faults.extend(outcome_faults(frame, outcome))
+    if faults:
+        raise PlanError(dict.fromkeys(faults))
+
+
+def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
+    """1 cases, 0 controls, -1 neither, -2 empty, -3 not understood."""
+    out = np.full(len(texts), -3)
+    empty = np.isin(texts, ["", "<NA>", "nan", "None"])
+    if outcome.positive is not None:
+        out[:] = -1 if outcome.negative is not None else 0
+        if outcome.negative is not None:
+            out[np.isin(texts, [text_of(v) for v in outcome.negative])] = 0
+        out[np.isin(texts, [text_of(v) for v in outcome.positive])] = 1
+    else:
+        low = np.char.lower(texts.astype(str)) if len(texts) else texts
+        out[np.isin(low, list(_TRUE))] = 1
+        out[np.isin(low, list(_FALSE))] = 0
+    out[empty] = -2
+    return out
+
+
+def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
+    """What is wrong with the cells of an outcome's columns."""
+    texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[outcome.source], len(frame))], dtype=object)
+    where = f"outcome {outcome.name!r}, column {outcome.source!r}"
+    if outcome.type == "binary":
+        odd = sorted(set(texts[_binary(texts, outcome) == -3]))
+        return [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
+    if outcome.type == "ordered" and outcome.levels is not None:
+        odd = sorted(set(texts) - {text_of(v) for v in outcome.levels} - {""})
+        return [f"{where}: values that are not in `levels`: {', '.join(odd[:5])}"] if odd else []
+    faults = []
+    for column in filter(None, (outcome.source, outcome.event, outcome.entry)):
+        cells = np.array([text_of(v) if v != "" else "" for v in _text(frame[column], len(frame))], dtype=object)
+        if column == outcome.event:
+            odd = sorted(set(cells) - {""} - _TRUE - _FALSE - {"True", "False"})
+            kind = "0/1 or yes/no"
+        else:
+            numbers = pd.to_numeric(pd.Series(cells), errors="coerce").to_numpy(dtype=float)
+            bad = (cells != "") & ~np.isfinite(numbers)
+            if outcome.type in ("count", "time"):
+                bad |= numbers < 0
+            if outcome.type == "count":
+                bad |= np.isfinite(numbers) & (numbers % 1 != 0)
+            odd = sorted(set(cells[bad]))
+            kind = {"count": "whole numbers from 0", "time": "numbers from 0"}.get(outcome.type, "numbers")
+        if odd:
+            faults.append(f"outcome {outcome.name!r}, column {column!r}: expected {kind}, found {', '.join(odd[:5])}")
+    return faults
+
+
+def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
+    """Code an outcome whose cells have been checked.
+
+    Parameters
+    ----------
+    frame : DataFrame [n]
+    outcome : Outcome
+
+    Returns
+    -------
+    Coded
+    """
+    n = len(frame)
+    texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[outcome.source], n)], dtype=object)
+    why = np.full(n, "", dtype=object)
+    event = entry = None
+    if outcome.type == "binary":
+        state = _binary(texts, outcome)
+        y = np.where(state >= 0, state, np.nan).astype(float)
+        why[state == -1] = "neither_case_nor_control"
+        why[state == -2] = "no_label"
+        return Coded(outcome, y, None, None, ("controls", "cases"), why)
+    if outcome.type == "ordered":
+        if outcome.levels is not None:
+            levels = [text_of(v) for v in outcome.levels]
+        else:
+            numbers = pd.to_numeric(pd.Series(texts), errors="coerce").dropna().unique()
+            levels = [text_of(v) for v in sorted(numbers)]
+        place = {t: i for i, t in enumerate(levels)}
+        y = np.array([place.get(t, np.nan) for t in texts], dtype=float)
+        why[~np.isfinite(y)] = "no_label"
+        return Coded(outcome, y, None, None, tuple(levels), why)
+    y = plain(pd.Series(pd.to_numeric(pd.Series(texts), errors="coerce"))).to_numpy(dtype=float)
+    why[~np.isfinite(y)] = "no_label"
+    if outcome.type == "time":
+        happened = np.char.lower(_text(frame[outcome.event], n).astype(str)) if n else np.empty(0, dtype=str)
+        happened = np.array([text_of(h) for h in happened], dtype=object)
+        event = np.where(np.isin(happened, list(_TRUE)), 1.0, np.where(np.isin(happened, list(_FALSE)), 0.0, np.nan))
+        unknown = ~np.isfinite(event) & (why == "")
+        why[unknown] = "no_event_status"
+        if outcome.entry:
+            entry = pd.to_numeric(frame[outcome.entry], errors="coerce").astype(float).to_numpy()
+            why[(why == "") & ~(entry < y)] = "entry_not_before_end"
+        else:
+            why[(why == "") & ~(y > 0)] = "no_follow_up"
+        y = np.where(why == "", y, np.nan)
+    return Coded(outcome, y, event, entry, (), why)
+
+
+def worse_eye(sample: Sample, coded: Coded) -> np.ndarray:
+    """Rows of the eye with the higher outcome of each subject (the first where equal); the only labelled one where one is not."""
+    rows = pd.DataFrame({"s": sample.frame["subject_key"].to_numpy(), "y": coded.y, "o": np.arange(len(coded.y))})
+    picked = rows.sort_values(["s", "y", "o"], ascending=[True, False, True], na_position="last").drop_duplicates("s")["o"].to_numpy()
+    keep = np.zeros(len(rows), dtype=bool)
+    keep[picked] = True
+    return keep
