@@ -21,7 +21,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".pgm", ".bmp", ".
 MIN_SIDE_PX = 48
 
 # Formats that Pillow may try. Others (EPS starts an interpreter, for one) are no photographs.
-_FORMATS = ("JPEG", "MPO", "PNG", "PPM", "TIFF", "BMP", "JPEG2000", "WEBP")
+_FORMATS = ("JPEG", "PNG", "PPM", "TIFF", "BMP", "JPEG2000", "WEBP")
 # What decoders raise on damaged input.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error, OverflowError)
 _TRUNCATION_WORDS = (

@@ -46,8 +46,8 @@ def convert(name: str, variable: Variable, cells: pd.Series, rows: np.ndarray) -
     column = variable.column or name
     if variable.derived:
         return _derive(variable, cells), []
-    kind = variable.type or _guess(variable, cells)
     limits = variable.range or DEFAULT_RANGES.get(name.lower())
+    kind = variable.type or ("continuous" if limits is not None and variable.levels is None else _guess(variable, cells))
     if kind == "continuous":
         return _number(column, cells, rows, limits)
     if kind == "binary":
@@ -68,21 +68,20 @@ def convert(name: str, variable: Variable, cells: pd.Series, rows: np.ndarray) -
 def _guess(variable: Variable, cells: pd.Series) -> str:
     if variable.levels is not None:
         return "ordinal"
-    if variable.range is not None:
-        return "continuous"
     known = cells.dropna()
     if known.empty:
         return "categorical"
     # One cell that should be a number and is not is a fault of that cell, not a change of the column's kind.
     numbers = pd.to_numeric(known, errors="coerce")
-    return "continuous" if numbers.notna().mean() > 0.9 else "categorical"
+    return "continuous" if numbers.notna().mean() >= 0.75 else "categorical"
 
 
 def _number(column: str, cells: pd.Series, rows: np.ndarray, limits: tuple[float, float] | None) -> tuple[pd.Series, list[Fault]]:
     values = pd.to_numeric(cells, errors="coerce").astype("Float64")
     wrong = (cells.notna() & (values.isna() | ~np.isfinite(values.fillna(0).to_numpy(float)))).to_numpy(bool)
     comma = any(re.fullmatch(r"\s*-?\d+,\d+\s*", str(c)) for c in cells[wrong])
-    mend = "write decimals with a point" if comma else "correct the cell, or leave it empty if the value is not known"
+    mend = "correct the cell, leave it empty if the value is not known, or set `type: categorical` for this variable in the config"
+    mend = "write decimals with a point" if comma else mend
     faults = cell_faults(wrong, rows, cells, column, "a number", mend)
     if limits is not None:
         out = ((values < limits[0]) | (values > limits[1])).fillna(False).to_numpy(bool) & ~wrong

@@ -12,14 +12,12 @@ class QualityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reject_above: float = Field(
-        0.5, ge=0, le=1, description="Probability of being a reject from which a photograph is rejected."
-    )
+    reject_above: float = Field(0.5, ge=0, le=1, description="Probability of being a reject from which a photograph is rejected.")
     gradable_above: float = Field(
         0.5, ge=0, le=1, description="Probability of being gradable from which a photograph is gradable; between the two it is usable."
     )
     not_fundus_above: float = Field(
-        0.5, ge=0, le=1, description="Probability of not being a photograph of the retina from which it is rejected as such (`not_a_fundus`)."
+        0.5, ge=0, le=1, description="Probability of not showing a retina from which a photograph is rejected as such (`not_a_fundus`)."
     )
     min_diameter_px: int = Field(
         256,
@@ -31,16 +29,17 @@ class QualityConfig(BaseModel):
         128, ge=1, description="Diameter of the field of view below which a photograph is rejected (`too_small`)."
     )
     min_coverage: float = Field(
-        0.6, ge=0, le=1, description="Share of the circle of the field of view that must lie inside the picture; below it, at most usable (`cut_off`)."
+        0.6,
+        ge=0,
+        le=1,
+        description="Share of the field of view's circle that must lie inside the picture; below it, at most usable (`cut_off`).",
     )
     duplicates: Literal["content", "near", "keep"] = Field(
         "content",
         description="`content`: photographs with the same pixels count once, the first in the cohort's order is kept. `near`: so do "
         "resized and recompressed copies. `keep`: duplicates are named but kept.",
     )
-    near_distance: int = Field(
-        6, ge=0, le=7, description="Bits of 256 in which the perceptual hashes of two near-duplicates may differ."
-    )
+    near_distance: int = Field(6, ge=0, le=7, description="Bits of 256 in which the perceptual hashes of two near-duplicates may differ.")
 
     @model_validator(mode="after")
     def _possible(self) -> QualityConfig:

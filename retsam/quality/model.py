@@ -1,0 +1,81 @@
+"""The quality model: three logistic regressions on image metrics, their coefficients in a reviewed file of the package."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+#: Heads of the model and what each gives the probability of.
+HEADS = {
+    "not_fundus": "not a colour photograph of the retina",
+    "reject": "a reject, among photographs of the retina",
+    "gradable": "gradable, among photographs of the retina",
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logistic regression on standardised, clipped metrics.
+
+    Parameters
+    ----------
+    features : tuple of str
+    mean, scale, weights : ndarray of float, [n_features]
+    intercept : float
+    reference : ndarray of float, [n_features]
+        Mean standardised metrics of gradable photographs: reasons are told against these.
+    clip : float
+        Standardised metrics are held within +-clip, so that a camera unlike all seen before cannot run away with the answer.
+    """
+
+    features: tuple[str, ...]
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+    intercept: float
+    reference: np.ndarray
+    clip: float
+
+    def standardise(self, metrics: pd.DataFrame) -> np.ndarray:
+        """Standardised metrics ``[n, n_features]``."""
+        values = metrics[list(self.features)].to_numpy(float)
+        return np.clip((values - self.mean) / self.scale, -self.clip, self.clip)
+
+    def probability(self, metrics: pd.DataFrame) -> np.ndarray:
+        """Probability ``[n]``; NaN where a metric is missing."""
+        return sigmoid(self.standardise(metrics) @ self.weights + self.intercept)
+
+    def contributions(self, metrics: pd.DataFrame) -> pd.DataFrame:
+        """Log odds that each metric adds, compared with the average gradable photograph; ``[n, n_features]``."""
+        values = (self.standardise(metrics) - self.reference) * self.weights
+        return pd.DataFrame(values, columns=list(self.features), index=metrics.index)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function without overflow."""
+    x = np.asarray(x, float)
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+
+
+@cache
+def load_model() -> dict[str, Head]:
+    """The shipped heads, by name."""
+    return {name: _head(part) for name, part in model_card()["heads"].items()}
+
+
+def model_card() -> dict:
+    """The whole file: coefficients, data and their licences, split, held-out scores."""
+    return json.loads(files("retsam.quality").joinpath("model.json").read_text(encoding="utf-8"))
+
+
+def _head(part: dict) -> Head:
+    names = tuple(part["features"])
+    columns = {key: np.array([part["features"][n][key] for n in names], float) for key in ("mean", "scale", "weight", "reference")}
+    return Head(
+        names, columns["mean"], columns["scale"], columns["weight"], float(part["intercept"]), columns["reference"], float(part["clip"])
+    )
