@@ -31,7 +31,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "grade": ("quality",),
     "segment": ("cohort.max_pixels", "segmentation"),
     "measure": ("biomarkers",),
-    "associate": ("study", "seed", "cohort.labels", "cohort.covariates", "quality", "biomarkers.families", "association"),
+    "associate": ("study", "seed", "cohort.labels", "cohort.covariates", "association"),
     "report": (
         "study",
         "results",
@@ -51,6 +51,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 EXECUTION = (
     "segmentation.device",
     "segmentation.batch_size",
+    "segmentation.threads",
     "segmentation.workers",
     "biomarkers.scheduler",
     "biomarkers.workers",

@@ -79,13 +79,15 @@ class StudyPlan:
         return stage_yaml(self.config, stage)
 
 
-def plan_study(settings: Mapping[str, Any]) -> StudyPlan:
+def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPlan:
     """Validate a study and plan it.
 
     Parameters
     ----------
     settings : mapping
         Snakemake's ``config``.
+    photographs : bool
+        Read the samplesheet and plan shards; off for linting, which must not need them.
 
     Raises
     ------
@@ -93,6 +95,8 @@ def plan_study(settings: Mapping[str, Any]) -> StudyPlan:
         `ConfigError` or `SamplesheetError`: every fault of the configuration, else every fault of the samplesheet.
     """
     config = parse_config(settings)
+    if not photographs:
+        return StudyPlan(config)
     if config.frozen:
         missing = [name for name in FROZEN_TABLES if not (Path(config.results) / name).is_file()]
         if missing:

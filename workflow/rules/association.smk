@@ -30,4 +30,4 @@ rule associate:
         "Associations with every outcome"
     shell:
         "retsam associate --config {input.config:q} --cohort {input.cohort:q} --quality {input.quality:q}"
-        " --biomarkers {input.biomarkers:q} --out {output.parquet:q} > {log:q} 2>&1"
+        " --biomarkers {input.biomarkers:q} --workers {threads} --out {output.parquet:q} > {log:q} 2>&1"

@@ -21,7 +21,7 @@ rule measure:
     message:
         "Biomarkers, shard {wildcards.shard}"
     shell:
-        "retsam measure --config {input.config:q} --store {input.store:q} --out {output:q} > {log:q} 2>&1"
+        "retsam measure --config {input.config:q} --store {input.store:q} --workers {threads} --out {output:q} > {log:q} 2>&1"
 
 
 rule gather:
@@ -48,4 +48,4 @@ rule gather:
         "Biomarkers of the whole cohort"
     shell:
         "retsam measure gather --config {input.config:q} --cohort {input.index:q} --quality {input.quality:q}"
-        " --parts {input.parts:q} --out {output.parquet:q} > {log:q} 2>&1"
+        " --out {output.parquet:q} --parts {input.parts:q} > {log:q} 2>&1"

@@ -61,7 +61,7 @@ rule shard:
     benchmark:
         f"{RESULTS}/benchmarks/shard/{{shard}}.tsv"
     params:
-        images=shard_digest,
+        images=lambda wildcards: SHARDS[wildcards.shard],
         folder=lambda wildcards, output: str(Path(output[0]).parent),
     threads: 1
     resources:

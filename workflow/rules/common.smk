@@ -1,16 +1,14 @@
 # Validates the configuration and the samplesheet before anything is planned, and plans the shards.
-import json
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from retsam.workflow import StudyPlan, plan_study, prepare_environment
+from retsam.workflow import plan_study, prepare_environment
 
 try:
-    PLAN = plan_study(config)
+    # Linting reads the rules; it must work where the photographs are not.
+    PLAN = plan_study(config, photographs="--lint" not in sys.argv)
 except ValueError as error:  # every fault of the configuration or of the samplesheet, one a line
     raise WorkflowError(str(error)) from None
 
@@ -23,21 +21,13 @@ prepare_environment(PLAN)
 
 
 wildcard_constraints:
-    shard=r"s[0-9]{4,}",
+    shard="s[0-9]+",
     stage="|".join(PLAN.stages),
 
 
 localrules:
     settings,
     shard,
-
-
-def shard_digest(wildcards):
-    return SHARDS[wildcards.shard]
-
-
-def stage_text(wildcards):
-    return PLAN.stage_text(wildcards.stage)
 
 
 # What one stage reads of the configuration. The file changes only when one of these settings does, so an edit reruns the stages it
@@ -50,7 +40,7 @@ rule settings:
     benchmark:
         f"{RESULTS}/benchmarks/settings/{{stage}}.tsv"
     params:
-        settings=stage_text,
+        settings=lambda wildcards: PLAN.stage_text(wildcards.stage),
         weights=lambda wildcards: PLAN.weights_digest if wildcards.stage == "segment" else "",
     threads: 1
     resources:
