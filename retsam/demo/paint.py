@@ -227,7 +227,7 @@ def paint_lesions(
     bright = tint / np.array([0.74, 0.37, 0.19], np.float32)
     light = float(np.clip(1.2 - 0.4 * parameters.pigmentation, 0.8, 1.15))
     order = ("drusen", "cotton_wool_spot", "hemorrhage", "microaneurysm", "hard_exudate")
-    masks = {kind: np.zeros(image.shape[:2], np.float32) for kind in order if parameters.lesions.get(kind, 0)}
+    masks = {kind: np.zeros(image.shape[:2], np.float32) for kind in order}
     for lesion in sorted(lesions, key=lambda item: order.index(item.kind)):
         centre = projection.to_pixels(np.array([lesion.x, lesion.y]))
         # The outline's angle and mirror follow the eye into the picture.

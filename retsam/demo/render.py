@@ -77,7 +77,7 @@ class RenderedEye:
             eye=self.parameters.eye,
             image_id=image_id,
             um_per_px=1000 / self.projection.px_per_mm,
-            status={target: "supervised" if target in planes or target == "fovea" else "not_available" for target in TARGETS},
+            status={target: "given" if target in planes or target == "fovea" else "not_available" for target in TARGETS},
             confidence={target: 1.0 for target in planes},
             native=True,
         )
@@ -151,7 +151,7 @@ def render_eye(parameters: EyeParameters, seed: int) -> RenderedEye:
     lesion_masks = paint_lesions(scene, bright, parameters, projection, streams[4])
     paint_vessels(scene, fields, coverage["disc"], projection.px_per_mm, streams[2])
     for name, plane in paint_lesions(scene, other, parameters, projection, streams[4]).items():
-        lesion_masks[name] = np.maximum(lesion_masks.get(name, np.float32(0)), plane)
+        lesion_masks[name] = np.maximum(lesion_masks[name], plane)
     rgb = photograph(scene, parameters, projection, streams[5])
     coverage = {"artery": fields["artery"][0], "vein": fields["vein"][0], "vessel": vessel, **coverage, **lesion_masks}
     fov = field_of_view(projection) >= 0.5

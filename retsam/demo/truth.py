@@ -160,6 +160,9 @@ def eye_truth(
     }
     for kind in ("artery", "vein"):
         truth.update(_vessel_truth(segments, kind, radius, projection, fov))
+        visible = truth["fov_area_px2"] - truth["disc_area_px2"]
+        truth[f"{kind}_length_density_per_px"] = truth[f"{kind}_length_px"] / visible
+        truth[f"{kind}_area_density"] = truth[f"{kind}_area_px2"] / visible
     truth["avr"] = truth["crae_px"] / truth["crve_px"]
     edges = {
         kind: np.concatenate([np.stack([s.points[:-1], s.points[1:]], 1) for s in segments if s.kind == kind] or [np.zeros((0, 2, 2))])
@@ -167,6 +170,9 @@ def eye_truth(
     }
     points = polyline_crossings(edges["artery"], edges["vein"])
     truth["crossing_count"] = int((_inside(points, projection, fov) & (np.hypot(*points.T) > radius)).sum()) if len(points) else 0
+    half_width, half_height, extent = 0.5 * p.disc_width_mm, 0.5 * p.disc_height_mm, p.ppa_mm
+    crescent = math.pi * ((half_width + 0.5 * extent) * (half_height + 0.35 * extent) - half_width * half_height)
+    truth["peripapillary_atrophy_area_px2"] = crescent * unit**2
     for kind in LESIONS:
         mine = [lesion for lesion in lesions if lesion.kind == kind]
         truth[f"{kind}_count"] = len(mine)
