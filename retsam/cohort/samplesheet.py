@@ -18,7 +18,7 @@ from retsam.cohort.faults import Fault, SamplesheetError, cell_faults
 from retsam.cohort.reading import SUFFIXES
 from retsam.cohort.variables import convert, plain
 
-_EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "dex": "R", "l": "L", "os": "L", "left": "L", "le": "L", "sin": "L"}
+EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "dex": "R", "l": "L", "os": "L", "left": "L", "le": "L", "sin": "L"}
 
 
 @dataclass
@@ -307,7 +307,7 @@ def _eyes(column: str | None, sheet: pd.DataFrame, rows: np.ndarray) -> tuple[pd
     if column is None:
         return pd.Series(pd.NA, index=sheet.index, dtype="string"), []
     cells = sheet[column]
-    eyes = cells.str.lower().map(_EYES, na_action="ignore").astype("string")
+    eyes = cells.str.lower().map(EYES, na_action="ignore").astype("string")
     wrong = (cells.notna() & eyes.isna()).to_numpy(bool)
     mend = "write R or L (OD, OS, right, left are understood); leave the cell empty if the eye is not known"
     return eyes, cell_faults(wrong, rows, cells, column, "R, L, OD, OS, right or left", mend)
@@ -370,7 +370,7 @@ def guess_from_names(relative: list[str]) -> tuple[pd.DataFrame, list[str]]:
     if named < len(stems):
         how = "none names" if named == 0 else f"only {named} of {len(stems)} name"
         return nothing, [f"eye and subject are not guessed: {how} exactly one eye (od/os, right/left, r/l) in the file name"]
-    eyes = [_EYES[w[0].group().lower()] for w in words]
+    eyes = [EYES[w[0].group().lower()] for w in words]
     if len(set(eyes)) < 2:
         return nothing, [f"eye and subject are not guessed: every file name says {words[0][0].group()!r}"]
     subjects = [re.sub(r"[^\w]+", "-", s[: w[0].start()] + s[w[0].end() :]).strip("-_") for s, w in zip(stems, words, strict=True)]

@@ -1,0 +1,277 @@
+"""A study's configuration proposed from a folder or a samplesheet, and what was understood said aloud."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from retsam.cohort.config import CohortConfig
+from retsam.cohort.faults import Fault, SamplesheetError
+from retsam.cohort.reading import SUFFIXES
+from retsam.cohort.samplesheet import EYES, find_photographs, guess_from_names, read_sheet
+from retsam.cohort.variables import plain
+
+# Names that a column may have, as words of its name in lower case; first match wins, left to right.
+_NAMES = {
+    "image": r"(image|img|file|filename|filepath|path|photo|photograph|picture|fundus)",
+    "image_id": r"(image_?id|img_?id|photo_?id)",
+    "subject": r"(subject|patient|person|participant|individual|eid|pid|mrn|subject_?id|patient_?id)",
+    "eye": r"(eye|side|laterality|lateral|od_?os)",
+    "visit": r"(visit|session|wave|exam|examination|exam_?date|visit_?date|date)",
+    "um_per_px": r"(um_?per_?px|pixel_?size(_um)?|microns?_?per_?pixel)",
+}
+_COVARIATES = (
+    r"(age|sex|gender|bmi|smok\w*|sbp|dbp|systolic\w*|diastolic\w*|hba1c|iop|axial\w*|ethnic\w*|race|camera|site|centre|center|"
+    r"diabetes_?duration)"
+)
+_OUTCOMES = (
+    r"(diagnos\w*|disease\w*|label|class|dr|dr_?grade|retinopathy\w*|amd|glaucoma|myopia|dme\w*|grade|keywords|outcome|status|"
+    r"cataract|hypertension)"
+)
+# Values that usually mean a healthy eye.
+_NORMAL = {"n", "normal", "healthy", "none", "no", "0", "normal fundus", "control"}
+# Most different values that an outcome by value lists may have.
+_MOST_VALUES = 25
+
+
+@dataclass
+class _Proposal:
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, dict] = field(default_factory=dict)
+    covariates: dict[str, dict] = field(default_factory=dict)
+    outcomes: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def propose(source: Path, study: str | None = None, root: Path | None = None) -> tuple[str, list[str]]:
+    """Propose a study's configuration.
+
+    Parameters
+    ----------
+    source : Path
+        Folder of photographs, or samplesheet.
+    study : str, optional
+        Name; made from that of `source` if left out.
+    root : Path, optional
+        Folder that relative image paths start from.
+
+    Returns
+    -------
+    text : str
+        YAML that `retsam.config.load_config` accepts.
+    said : list of str
+        What was understood and what was not.
+
+    Raises
+    ------
+    SamplesheetError
+        If `source` has no photographs or no column of paths.
+    """
+    name = _study_name(study or source.resolve().stem)
+    if source.is_dir():
+        return _folder(source, name)
+    defaults = CohortConfig(samplesheet=str(source))
+    sheet, _ = read_sheet(source, defaults.missing_values)
+    base = root or source.parent
+    proposal = _Proposal()
+    _roles(sheet, base, source, proposal)
+    _covariates(sheet, proposal)
+    _labels(sheet, proposal)
+    unused = [c for c in sheet.columns if c not in _used(proposal)]
+    if unused:
+        proposal.said.append(f"not used: {', '.join(unused[:20])}" + (", ..." if len(unused) > 20 else ""))
+    cohort: dict[str, object] = {"samplesheet": str(source)}
+    if root is not None:
+        cohort["root"] = str(root)
+    cohort["columns"] = proposal.columns
+    for section in ("labels", "covariates"):
+        if getattr(proposal, section):
+            cohort[section] = getattr(proposal, section)
+    return _write(name, cohort, proposal), proposal.said
+
+
+def _study_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "study"
+    return name if name[0].isalpha() else f"study_{name}"
+
+
+def _folder(source: Path, name: str) -> tuple[str, list[str]]:
+    found = find_photographs(source)
+    if not found:
+        fault = Fault(
+            None, "-", "photographs", f"no file in {source} that ends in {', '.join(SUFFIXES)}", "give another folder, or a samplesheet"
+        )
+        raise SamplesheetError(str(source), [fault])
+    _, notes = guess_from_names(found)
+    proposal = _Proposal(said=[f"{len(found):,} photographs in {source}", *notes])
+    proposal.said.append("a folder has no labels: biomarkers and their distributions are reported, associations need a samplesheet")
+    return _write(name, {"samplesheet": str(source)}, proposal), proposal.said
+
+
+def _matching(sheet: pd.DataFrame, pattern: str, taken: set[str]) -> list[str]:
+    """Columns whose whole name matches, then those of which one word does."""
+
+    def words(column: str) -> list[str]:
+        spread = re.sub(r"([a-z])([A-Z])", r"\1_\2", column).lower()
+        return [w for w in re.split(r"[^a-z0-9]+", spread) if w]
+
+    free = [c for c in sheet.columns if c not in taken]
+    whole = [c for c in free if re.fullmatch(pattern, "_".join(words(c)))]
+    return whole + [c for c in free if c not in whole and any(re.fullmatch(pattern, w) for w in words(c))]
+
+
+def _used(proposal: _Proposal) -> set[str]:
+    variables = {**proposal.labels, **proposal.covariates}
+    return set(proposal.columns.values()) | {v.get("column") or n for n, v in variables.items()}
+
+
+def _roles(sheet: pd.DataFrame, base: Path, source: Path, proposal: _Proposal) -> None:
+    # What is in a column counts more than its name: paths end like photographs and exist.
+    looks = {c: sheet[c].dropna().head(200).str.lower().str.endswith(SUFFIXES).mean() for c in sheet.columns if sheet[c].notna().any()}
+    paths = [c for c in _matching(sheet, _NAMES["image"], set()) if looks.get(c, 0) > 0.9]
+    paths += [c for c, share in looks.items() if share > 0.9 and c not in paths]
+    if not paths:
+        columns = ", ".join(list(sheet.columns)[:30])
+        mend = "add a column with the path of each photograph, ending included"
+        raise SamplesheetError(str(source), [Fault(None, "-", "a column of paths of photographs", f"none among {columns}", mend)])
+    proposal.columns["image"] = paths[0]
+    cells = sheet[paths[0]].dropna().head(100)
+    there = sum((base / c).exists() for c in cells)
+    note = (
+        ""
+        if there == len(cells)
+        else f"; {len(cells) - there} of the first {len(cells)} are not found from {base}: set cohort.root (or --root)"
+    )
+    proposal.said.append(f"photographs: column {paths[0]!r}{note}")
+    for role in ("image_id", "subject", "eye", "visit", "um_per_px"):
+        candidates = _matching(sheet, _NAMES[role], set(proposal.columns.values()))
+        fitting = [c for c in candidates if _fits(role, sheet[c])]
+        if fitting:
+            proposal.columns[role] = fitting[0]
+            more = f"; {sheet[fitting[0]].nunique():,} different" if role == "subject" else ""
+            proposal.said.append(f"{role}: column {fitting[0]!r}{more}")
+        elif role in ("subject", "eye"):
+            what = {"subject": "every photograph counts as its own subject", "eye": "the eye is unknown"}[role]
+            proposal.said.append(f"{role}: no column recognised, {what}; set cohort.columns.{role} if there is one")
+
+
+def _fits(role: str, cells: pd.Series) -> bool:
+    known = cells.dropna()
+    if known.empty:
+        return False
+    if role == "image_id":
+        return len(known) == len(cells) and known.is_unique
+    if role == "eye":
+        return bool(known.str.lower().isin(EYES).all())
+    if role == "subject":
+        return len(known) == len(cells)
+    if role == "um_per_px":
+        return bool(pd.to_numeric(known, errors="coerce").notna().all())
+    return True
+
+
+def _numeric(cells: pd.Series) -> bool:
+    return bool(pd.to_numeric(cells.dropna(), errors="coerce").notna().all())
+
+
+def _variable_name(column: str, taken: set[str]) -> str:
+    name = re.sub(r"\W+", "_", column.strip()).strip("_").lower() or "variable"
+    name = f"v_{name}" if name[0].isdigit() else name
+    return name if name not in taken else f"{name}_2"
+
+
+def _add(section: dict[str, dict], name: str, column: str, **settings) -> None:
+    section[name] = ({"column": column} if column != name else {}) | settings
+
+
+def _covariates(sheet: pd.DataFrame, proposal: _Proposal) -> None:
+    for column in _matching(sheet, _COVARIATES, set(proposal.columns.values())):
+        known = sheet[column].dropna()
+        if known.nunique() < 2:
+            continue
+        kind = "continuous" if _numeric(known) and known.nunique() > 2 else "categorical"
+        if kind == "categorical" and known.nunique() > _MOST_VALUES:
+            continue
+        # Age and sex go by these names in the standard covariate sets.
+        common = {r"(?i)age(_?(years?|yrs?))?": "age", r"(?i)(sex|gender)": "sex"}
+        name = next((n for pattern, n in common.items() if re.fullmatch(pattern, column) and n not in proposal.covariates), None)
+        name = name or _variable_name(
+            column, set(proposal.covariates) | {"path", "subject", "eye", "visit", "shard", "status", "reason", "detail"}
+        )
+        _add(proposal.covariates, name, column, type=kind)
+        missing = f", missing in {len(sheet) - len(known):,}" if len(known) < len(sheet) else ""
+        proposal.said.append(f"covariate {name}: column {column!r}, {kind}{missing}")
+
+
+def _labels(sheet: pd.DataFrame, proposal: _Proposal) -> None:
+    for column in _matching(sheet, _OUTCOMES, _used(proposal)):
+        known = sheet[column].dropna()
+        values = known.value_counts()
+        if len(values) < 2:
+            continue
+        if _numeric(known) and set(pd.to_numeric(known).unique()) <= {0, 1}:
+            n_yes = int((pd.to_numeric(known) == 1).sum())
+            _outcome(proposal, _variable_name(column, set(proposal.labels)), column, {"type": "binary"}, f"0/1, {n_yes:,} yes")
+        elif _numeric(known) and len(values) <= 10:
+            name = _variable_name(column, set(proposal.labels))
+            _add(proposal.labels, name, column, type="ordinal")
+            proposal.said.append(f"label {name}: column {column!r}, grades {', '.join(sorted(map(plain, values.index)))}")
+            lowest, *above = sorted(float(v) for v in values.index)
+            positive = [int(v) if v.is_integer() else v for v in above]
+            n_yes = int((pd.to_numeric(known) > lowest).sum())
+            _outcome(proposal, f"{name}_any", column, {"positive": positive}, f"{name} above {lowest:g}, {n_yes:,} yes")
+        elif not _numeric(known) and len(values) <= _MOST_VALUES:
+            normal = [v for v in values.index if v.lower() in _NORMAL]
+            _add(proposal.labels, _variable_name(column, set(proposal.labels)), column, type="categorical")
+            for value in [v for v in values.index if v not in normal and values[v] >= 20]:
+                name = _variable_name(f"{column}_{value}", set(proposal.labels))
+                against = f"against {', '.join(map(repr, normal))}" if normal else "against all others"
+                settings = {"positive": [value]} | ({"negative": normal} if normal else {})
+                _outcome(proposal, name, column, settings, f"{value!r} {against}, {values[value]:,} yes")
+        else:
+            proposal.said.append(f"column {column!r} has {len(values):,} different values: make labels of it with `positive_pattern`")
+
+
+def _outcome(proposal: _Proposal, name: str, column: str, settings: dict, how: str) -> None:
+    _add(proposal.labels, name, column, **settings)
+    proposal.outcomes.append(name)
+    proposal.said.append(f"outcome {name}: column {column!r}, {how}")
+
+
+def _write(name: str, cohort: dict, proposal: _Proposal) -> str:
+    settings: dict[str, object] = {"study": name, "cohort": cohort}
+    if proposal.outcomes:
+        basic = [c for c in ("age", "sex") if c in proposal.covariates]
+        sets: dict[str, list[str]] = {"crude": []}
+        if basic:
+            sets["_".join(basic)] = basic
+        if set(proposal.covariates) > set(basic):
+            sets["full"] = list(proposal.covariates)
+        settings["association"] = {"outcomes": proposal.outcomes, "covariate_sets": sets}
+        proposal.said.append("covariate sets: " + "; ".join(f"{k} ({', '.join(v) or 'none'})" for k, v in sets.items()))
+    elif "columns" in cohort:
+        proposal.said.append("no outcome recognised: declare labels under cohort.labels and name them in association.outcomes")
+    head = (
+        f"# Study {name}, proposed by `retsam init`. Every key is explained in config/README.md; what is left out has its default.\n"
+        "# Check what means yes and no in cohort.labels before you trust an association.\n"
+    )
+    return head + yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of plain values on one line, and no anchors, as a person would write them."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def _short_list(dumper: yaml.SafeDumper, values: list) -> yaml.Node:
+    plain_values = all(not isinstance(v, (dict, list)) for v in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain_values)
+
+
+_Dumper.add_representer(list, _short_list)
