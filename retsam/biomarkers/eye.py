@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -39,9 +40,9 @@ ROW_COLUMNS: dict[str, str] = {
 _ZONES = ("zone_b", "zone_c", "macula_6mm")
 
 
-def family_registry(config: BiomarkersConfig) -> dict[str, Biomarker]:
+def family_registry(config: BiomarkersConfig) -> Mapping[str, Biomarker]:
     """Biomarkers of the configured families, in the order of the columns."""
-    return {name: biomarker for name, biomarker in registry().items() if biomarker.family in config.families}
+    return registry(tuple(family for family in FAMILIES if family in config.families))
 
 
 def _describe(context: Context) -> dict[str, Any]:

@@ -10,17 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from retsam.biomarkers.context import Axis, Context
 from retsam.biomarkers.disc import largest_component
+from retsam.biomarkers.outline import RAYS, extents, radial_outline, running_mean
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.units import area_columns, area_values, length_columns, length_values
 
-#: Rays from the disc's centre, and radial samples a grid pixel, of the rim's profile.
-RAYS = 720
-SAMPLES_PER_PX = 4
 #: Width in degrees of the running mean before the rim's minimum is taken; a single ray would follow pixel steps.
 MINIMUM_WINDOW_DEG = 10.0
 #: A rim thinner than this share of the disc's diameter counts as absent (DDLS stages 6 to 10).
@@ -201,13 +198,6 @@ DICTIONARY: list[Biomarker] = _dictionary()
 _CUP_NAMES = tuple(entry.name for entry in DICTIONARY if "cup" in entry.needs)
 
 
-def extent(mask: np.ndarray, direction: tuple[float, float]) -> float:
-    """Full extent of a non-empty mask along a unit vector, px; pixels reach half a pixel beyond their centres."""
-    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    along = np.concatenate([contour[:, 0, :] for contour in contours]) @ np.asarray(direction)
-    return float(along.max() - along.min() + 1)
-
-
 @dataclass(frozen=True)
 class RimProfile:
     """Radii of disc and cup along rays from the disc's centre, grid px; ray ``i`` points to ``angles[i]`` (radians, +x to +y)."""
@@ -222,29 +212,11 @@ class RimProfile:
         return np.maximum(self.disc - self.cup, 0.0)
 
 
-def _outer_radius(mask: np.ndarray, centre: tuple[float, float], reach: float) -> np.ndarray:
-    """Radius of the outermost edge of a mask on :data:`RAYS` rays, 0 where a ray does not meet it; edges found at half coverage."""
-    samples = int(math.ceil(reach * SAMPLES_PER_PX)) + 1
-    polar = cv2.warpPolar(mask.astype(np.float32), (samples, RAYS), centre, (samples) / SAMPLES_PER_PX, cv2.WARP_POLAR_LINEAR)
-    inside = polar >= 0.5
-    last = samples - 1 - np.argmax(inside[:, ::-1], axis=1)
-    after = np.minimum(last + 1, samples - 1)
-    rays = np.arange(RAYS)
-    step = polar[rays, last] - polar[rays, after]
-    fraction = np.where(step > 0, (polar[rays, last] - 0.5) / np.where(step > 0, step, 1), 0.0)
-    return np.where(inside.any(axis=1), (last + fraction) / SAMPLES_PER_PX, 0.0)
-
-
 def rim_profile(context: Context, cup: np.ndarray) -> RimProfile:
     """Radial profile of disc and cup (bool [H, W], not empty)."""
     disc = context.disc
     assert disc is not None
-    rows, columns = np.flatnonzero(disc.mask.any(axis=1)), np.flatnonzero(disc.mask.any(axis=0))
-    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    pad = 3
-    centre = (disc.x - x0 + pad, disc.y - y0 + pad)
-    reach = float(np.hypot(y1 - y0, x1 - x0)) + 2
-    radii = [_outer_radius(np.pad(mask[y0:y1, x0:x1], pad), centre, reach) for mask in (disc.mask, cup)]
+    radii = [radial_outline(mask, (disc.x, disc.y)) for mask in (disc.mask, cup)]
     return RimProfile(np.arange(RAYS) * 2 * math.pi / RAYS, radii[0], radii[1])
 
 
@@ -288,9 +260,7 @@ def _rim(context: Context, cup: np.ndarray) -> dict[str, float | Null]:
     else:
         inferior, superior, nasal, temporal = (sectors[name] for name in ("inferior", "superior", "nasal", "temporal"))
         out["isnt_rule"] = float(inferior >= superior >= nasal >= temporal)
-    window = max(1, round(MINIMUM_WINDOW_DEG * RAYS / 360)) | 1
-    wrapped = np.concatenate([width[-(window // 2) :], width, width[: window // 2]])
-    smooth = np.convolve(wrapped, np.full(window, 1 / window), mode="valid") / np.maximum(diameter, 1e-9)
+    smooth = running_mean(width, MINIMUM_WINDOW_DEG) / np.maximum(diameter, 1e-9)
     least = int(np.argmin(smooth))
     absent = float(np.mean(width / np.maximum(diameter, 1e-9) < RIM_ABSENT)) * 360
     out["rim_min_ratio"] = float(smooth[least])
@@ -356,7 +326,8 @@ def measure_optic_nerve(context: Context) -> dict[str, float | Null]:
     if disc.cut_off:
         height, width, area = disc.extent(*vertical), disc.extent(*horizontal), disc.area
     else:
-        height, width, area = extent(disc.mask, vertical), extent(disc.mask, horizontal), float(np.count_nonzero(disc.mask))
+        height, width = extents(disc.mask, [vertical, horizontal])
+        area = float(np.count_nonzero(disc.mask))
     for name, value in (("disc_height", height), ("disc_width", width)):
         out |= _own_size(context, length_values(context, name, value))
     out |= _own_size(context, area_values(context, "disc_area", area))
@@ -376,7 +347,8 @@ def measure_optic_nerve(context: Context) -> dict[str, float | Null]:
             cup_null = Null("no_cup")
     if cup_null is not None:
         return out | {name: cup_null for name in _CUP_NAMES}
-    cup_height, cup_width, cup_area = extent(cup, vertical), extent(cup, horizontal), float(np.count_nonzero(cup))
+    cup_height, cup_width = extents(cup, [vertical, horizontal])
+    cup_area = float(np.count_nonzero(cup))
     out |= {"cdr_vertical": cup_height / height, "cdr_horizontal": cup_width / width, "cdr_area": cup_area / area}
     out |= length_values(context, "cup_height", cup_height) | length_values(context, "cup_width", cup_width)
     out |= area_values(context, "cup_area", cup_area) | area_values(context, "rim_area", area - cup_area)

@@ -144,8 +144,13 @@ def index(biomarkers: Iterable[Biomarker]) -> dict[str, Biomarker]:
 
 
 @cache
-def registry() -> Mapping[str, Biomarker]:
-    """Every biomarker by name, in the order of the columns.
+def registry(families: tuple[str, ...] = tuple(FAMILIES)) -> Mapping[str, Biomarker]:
+    """Biomarkers by name, in the order of the columns.
+
+    Parameters
+    ----------
+    families : tuple of str
+        All by default.
 
     Returns
     -------
@@ -153,6 +158,8 @@ def registry() -> Mapping[str, Biomarker]:
     """
     everything: list[Biomarker] = []
     for family, module in FAMILIES.items():
+        if family not in families:
+            continue
         for biomarker in importlib.import_module(module).DICTIONARY:
             if biomarker.family != family:
                 raise ValueError(f"{module}: biomarker {biomarker.name!r} says family {biomarker.family!r}, expected {family!r}")
