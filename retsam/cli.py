@@ -62,7 +62,8 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="retsam")
 @click.option("-v", "--verbose", count=True, help="Say more: -v informs, -vv is for finding faults.")
-def cli(verbose: int) -> None:
+@click.pass_context
+def cli(context: click.Context, verbose: int) -> None:
     """Colour fundus photographs -> quality -> segmentation -> biomarkers -> associations -> report.
 
     A whole study is run by Snakemake (`snakemake --configfile config/odir.yaml`); these commands are its stages, to be used alone.
@@ -75,7 +76,8 @@ def cli(verbose: int) -> None:
     """
     level = logging.WARNING if verbose == 0 else logging.INFO if verbose == 1 else logging.DEBUG
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    if os.environ.get("RETSAM_RUN_ID"):
+    # `config` only writes settings, which provenance has anyway.
+    if os.environ.get("RETSAM_RUN_ID") and context.invoked_subcommand != "config":
         announce()
 
 

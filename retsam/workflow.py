@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 
 from retsam.config import StudyConfig, parse_config
-from retsam.provenance import weights_file, weights_sha256
-from retsam.stages import STAGES, execution_settings, stage_yaml
+from retsam.provenance import file_sha256, weights_file, weights_sha256
+from retsam.stages import STAGES, execution_settings, stage_settings
 
 #: Tables that a frozen study takes as they are.
 FROZEN_TABLES = ("cohort.parquet", "quality.parquet", "biomarkers.parquet")
@@ -39,15 +39,15 @@ class StudyPlan:
         Digest of photographs, subjects, eyes and visits.
     cohort_digest : str
         Digest of these with labels and covariates.
-    weights_digest : str
-        Digest of the network's weights.
+    model_digests : dict of str to str
+        Stage to digest of the trained model that decides its result: network and model card, quality model.
     """
 
     config: StudyConfig
     shards: dict[str, str] = field(default_factory=dict)
     index_digest: str = ""
     cohort_digest: str = ""
-    weights_digest: str = ""
+    model_digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> str:
@@ -76,7 +76,7 @@ class StudyPlan:
 
     def stage_text(self, stage: str) -> str:
         """Settings of a stage as JSON text; an edit elsewhere does not change it."""
-        return stage_yaml(self.config, stage)
+        return json.dumps(stage_settings(self.config, stage), ensure_ascii=False)
 
 
 def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPlan:
@@ -121,7 +121,10 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
         shards=plan_shards(config.cohort, cohort),
         index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)]),
         cohort_digest=table_digest(cohort.table),
-        weights_digest=weights_sha256(weights_file(config.segmentation)),
+        model_digests={
+            "segment": weights_sha256(weights_file(config.segmentation)),
+            "grade": file_sha256(Path(__file__).parent / "quality" / "model.json"),
+        },
     )
 
 

@@ -41,7 +41,7 @@ rule settings:
         f"{RESULTS}/benchmarks/settings/{{stage}}.tsv"
     params:
         settings=lambda wildcards: PLAN.stage_text(wildcards.stage),
-        weights=lambda wildcards: PLAN.weights_digest if wildcards.stage == "segment" else "",
+        model=lambda wildcards: PLAN.model_digests.get(wildcards.stage, ""),
     threads: 1
     resources:
         mem_mb=500,
