@@ -1,0 +1,111 @@
+"""``retsam evaluate``: score the shipped model on labelled photographs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Labelled manifest (CSV), paths relative to --root.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Folder of the data [default: the manifest's own].")
+@click.option("--dataset", "datasets", multiple=True, help="With --manifest: only this set. Without: a public one, as published.")
+@click.option("--list", "list_datasets", is_flag=True, help="List the public data sets that are known, with their layouts, and stop.")
+@click.option("--prepared", type=click.Path(file_okay=False, path_type=Path), help="Folder for a public set's manifest and decoded masks.")
+@click.option("--split", help="Only rows of this split (train, test, ...).")
+@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Weights file [default: the shipped one].")
+@click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
+@click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N images of each data set.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(2), help="Bootstrap resamples (of groups).")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1), help="1 is fastest on a CPU.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def evaluate(
+    manifest, root, datasets, list_datasets, prepared, split, weights, out, overlays, limit, resamples, seed, device, batch_size, quiet
+) -> None:
+    """Score the shipped model on labelled photographs, at the size they are stored in.
+
+    Writes OUT (`{dataset: {target: {metric: {value, pooled, ci_low, ci_high, n}}}}`: means over images and pooled, 95 % bootstrap
+    intervals), a table of every image beside it (.csv, .parquet) and how it was made (.run.json), and prints a table.
+    An image or a mask that cannot be read is a row with a reason.
+
+    \b
+    Examples:
+      retsam evaluate --manifest data/manifest.csv --split test --out scores.json --overlays overlays
+      retsam evaluate --manifest data/manifest.csv --dataset drive --dataset hrf
+      retsam evaluate --dataset REFUGE --root /data/REFUGE --out refuge.json
+      retsam evaluate --list
+    """
+    from retsam.evaluation.public import LayoutError, describe, prepare
+    from retsam.evaluation.reference import ManifestError, read_manifest
+
+    if list_datasets:
+        click.echo(describe())
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if manifest is None:
+        if len(datasets) != 1 or root is None:
+            raise click.UsageError("give --manifest M.csv, or --dataset NAME --root DIR for a public data set (see --list)")
+        try:
+            manifest = prepare(datasets[0], root, prepared or out.with_suffix(".prepared"))
+        except LayoutError as error:
+            raise click.ClickException(str(error)) from error
+        root, datasets = manifest.parent, ()
+    try:
+        table = read_manifest(manifest)
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from error
+    faults = []
+    for column, asked in (("dataset", datasets), ("split", (split,) if split else ())):
+        present = sorted(table[column].dropna().unique())
+        has = ", ".join(present) or "none"
+        faults += [f"--{column} {value!r} is not in {manifest}; it has {has}" for value in asked if value not in present]
+    if faults:
+        raise click.ClickException("\n".join(faults))
+    table = table[table["dataset"].isin(datasets)] if datasets else table
+    table = table[table["split"] == split] if split else table
+    table = table.groupby("dataset", sort=False).head(limit) if limit else table
+    if not len(table):
+        raise click.ClickException(f"no row of {manifest} is left after --dataset and --split")
+    table, root = table.reset_index(drop=True), root or manifest.parent
+    _run(table, manifest, root, weights, device, batch_size, out, overlays, resamples, seed, quiet)
+
+
+def _run(table, manifest, root, weights, device, batch_size, out, overlays, resamples, seed, quiet) -> None:
+    import hashlib
+
+    from retsam._version import __version__
+    from retsam.evaluation import run
+    from retsam.evaluation.gallery import write_gallery
+    from retsam.segmentation.predict import Segmenter
+
+    try:
+        segmenter = Segmenter(weights=weights, device=device, batch_size=batch_size)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet)
+    about = {
+        "retsam_version": __version__,
+        "command": sys.argv,
+        "weights_sha256": segmenter.weights_sha256,
+        "target_status": segmenter.target_status,
+        "manifest": str(manifest),
+        "manifest_sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
+        "resamples": resamples,
+        "seed": seed,
+    }
+    paths = run.write(evaluation, out, about)
+    if overlays:
+        pictures = write_gallery(evaluation, segmenter, table, root, overlays)
+        click.echo(f"{len(pictures)} pictures in {overlays}")
+    click.echo(run.table(evaluation.scores).to_string(index=False))
+    states = evaluation.images["status"].value_counts()
+    click.echo(f"{len(table)} images: " + ", ".join(f"{n} {state}" for state, n in states.items()) + f"; {', '.join(map(str, paths))}")
+    if not evaluation.scores:
+        reasons = evaluation.images["reason"].value_counts()
+        raise click.ClickException("no image could be scored: " + ", ".join(f"{reason} ({n})" for reason, n in reasons.items()))

@@ -1,0 +1,157 @@
+"""Decoding the masks of public data sets into those of the manifest. Every decoder is a function of the image's size."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+Decoder = Callable[[tuple[int, int]], np.ndarray]
+
+
+def read_picture(path: Path, mode: str) -> np.ndarray:
+    """A mask file (PNG, BMP, TIFF, GIF, PPM, also gzipped) as ``L`` or ``RGB``.
+
+    Raises
+    ------
+    OSError
+        If it is missing or unreadable.
+    """
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(gzip.decompress(data) if path.suffix.lower() == ".gz" else data)) as image:
+        if mode == "L" and image.mode == "P":  # palette indices are the labels; their colours are for eyes
+            palette = np.asarray(image.getpalette() or [], np.uint8)
+            grey = palette.size and (palette.reshape(-1, 3) == palette.reshape(-1, 3)[:, :1]).all()
+            return np.asarray(image.convert("L") if grey else image)
+        return np.asarray(image.convert(mode))
+
+
+def _sized(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
+    if mask.shape[:2] != tuple(shape):
+        raise ValueError(f"{path}: expected {shape[1]}x{shape[0]} px like its photograph, found {mask.shape[1]}x{mask.shape[0]}")
+    return mask
+
+
+def _binary(path: Path, shape) -> np.ndarray:
+    mask = _sized(read_picture(path, "L"), shape, path)
+    return np.where(mask > mask.max() / 2, 255, 0).astype(np.uint8)
+
+
+def binary(path: Path) -> Decoder:
+    """0 or not (0/1 or 0/255, edges smoothed or not): above half of the highest value."""
+    return partial(_binary, path)
+
+
+def _against_border(path: Path, shape) -> np.ndarray:
+    mask = _sized(read_picture(path, "L"), shape, path) >= 128
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return np.where(mask != (border.mean() > 0.5), 255, 0).astype(np.uint8)
+
+
+def against_border(path: Path) -> Decoder:
+    """Black on white or white on black: what differs from the picture's border. The iChallenge sets are published both ways."""
+    return partial(_against_border, path)
+
+
+def _index(path: Path, mapping: tuple[tuple[int, int], ...], shape) -> np.ndarray:
+    mask = _sized(read_picture(path, "L"), shape, path)
+    out = np.zeros(mask.shape, np.uint8)
+    for value, label in mapping:
+        out[mask == value] = label
+    return out
+
+
+def index(path: Path, mapping: dict[int, int]) -> Decoder:
+    """Grey values or palette indices -> labels; all others 0."""
+    return partial(_index, path, tuple(mapping.items()))
+
+
+def _grey_disc_cup(path: Path, shape) -> np.ndarray:
+    mask = _sized(read_picture(path, "L"), shape, path)
+    return np.where(mask < 64, 2, np.where(mask < 192, 1, 0)).astype(np.uint8)
+
+
+def grey_disc_cup(path: Path) -> Decoder:
+    """REFUGE: 255 background, 128 disc, 0 cup -> 0, 1, 2."""
+    return partial(_grey_disc_cup, path)
+
+
+def _disc_and_cup(disc: Path, cup: Path, share: float, shape) -> np.ndarray:
+    planes = [_sized(read_picture(p, "L"), shape, p) for p in (disc, cup)]
+    is_disc, is_cup = (p >= share * max(int(p.max()), 1) for p in planes)
+    return np.where(is_disc | is_cup, np.where(is_cup, 2, 1), 0).astype(np.uint8)
+
+
+def disc_and_cup(disc: Path, cup: Path, share: float = 0.5) -> Decoder:
+    """Two masks -> 0, 1, 2; ``share`` of the experts in soft maps (the map's highest value is all of them)."""
+    return partial(_disc_and_cup, disc, cup, share)
+
+
+def _contours(disc: Path | None, cup: Path | None, shape) -> np.ndarray:
+    out = np.zeros(shape, np.uint8)
+    for path, label in ((disc, 1), (cup, 2)):
+        if path is not None:
+            points = np.loadtxt(path, ndmin=2)[:, :2]
+            if len(points) < 3:
+                raise ValueError(f"{path}: expected a contour, lines of x and y, found {len(points)} points")
+            cv2.fillPoly(out, [np.round(points).astype(np.int32)], label)
+    return out
+
+
+def contours(disc: Path | None, cup: Path | None = None) -> Decoder:
+    """Contours, a text line ``x y`` a point, filled -> 0, 1, 2."""
+    return partial(_contours, disc, cup)
+
+
+def _mat(path: Path, name: str, shape) -> np.ndarray:
+    content = loadmat(path)
+    if name not in content:
+        raise ValueError(f"{path}: expected a variable {name!r}, found {', '.join(k for k in content if not k.startswith('_'))}")
+    return _sized(np.asarray(content[name]).astype(np.uint8), shape, path)
+
+
+def mat(path: Path, name: str = "mask") -> Decoder:
+    """Index mask (0, 1, 2) of a MATLAB file."""
+    return partial(_mat, path, name)
+
+
+def _artery_vein(path: Path, shape) -> np.ndarray:
+    rgb = _sized(read_picture(path, "RGB"), shape, path) >= 128
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    out = np.zeros(red.shape, np.uint8)
+    out[red & ~blue & ~green], out[blue & ~red & ~green] = 1, 2
+    out[green & ~red & ~blue], out[red & green & blue] = 3, 4
+    return out
+
+
+def artery_vein(path: Path) -> Decoder:
+    """RITE, LES-AV: red artery, blue vein, green crossing, white uncertain -> 1, 2, 3, 4."""
+    return partial(_artery_vein, path)
+
+
+def _any_vessel(path: Path, shape) -> np.ndarray:
+    return np.where((_sized(read_picture(path, "RGB"), shape, path) >= 128).any(-1), 255, 0).astype(np.uint8)
+
+
+def any_vessel(path: Path) -> Decoder:
+    """Any colour of an artery/vein mask -> vessel."""
+    return partial(_any_vessel, path)
+
+
+def _lesions(parts: tuple[tuple[Path, int], ...], shape) -> np.ndarray:
+    out = np.zeros(shape, np.uint8)
+    for path, bit in parts:
+        out |= np.where(_binary(path, shape) > 0, bit, 0).astype(np.uint8)
+    return out
+
+
+def lesions(parts: dict[Path, int]) -> Decoder:
+    """One mask file a lesion -> bits; lesions without a file are absent."""
+    return partial(_lesions, tuple(parts.items()))
