@@ -39,11 +39,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev,slurm]'
 	@touch $(STAMP)
 
-demo: setup
-	@$(BIN)/retsam demo --out $(DEMO_DIR) --subjects $(DEMO_SUBJECTS)
+demo: setup $(DEMO_DIR)/config.yaml
 	@$(BIN)/snakemake --cores $(CORES) --quiet rules
 	@echo "Report:"
 	@$(BIN)/python -c 'from pathlib import Path; print(Path("results/demo/report.html").resolve(strict=True))'
+
+# The cohort is rendered once; `make clean` removes it.
+$(DEMO_DIR)/config.yaml: | setup
+	@$(BIN)/retsam demo --out $(DEMO_DIR) --subjects $(DEMO_SUBJECTS)
 
 test: setup
 	@$(BIN)/python -m pytest -q -n 2

@@ -90,7 +90,7 @@ def file_sha256(path: str | Path) -> str:
     return _sha256(str(Path(path).resolve()), info.st_size, info.st_mtime_ns)
 
 
-def weights_file(segmentation) -> Path:
+def weights_file(segmentation=None) -> Path:
     """Weights that a `SegmentationConfig` names; those of the package where it names none. Does not import torch."""
     named = getattr(segmentation, "weights", None)
     return Path(named) if named else Path(__file__).resolve().parent / "segmentation" / "weights" / "retsam-base.safetensors"

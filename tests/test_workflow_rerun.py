@@ -156,7 +156,7 @@ def test_the_workflow_is_a_module_for_others(tmp_path):
         f"""configfile: "other.yaml"
 
 module retsam:
-    snakefile: "{ROOT / 'Snakefile'}"
+    snakefile: "{ROOT / "Snakefile"}"
     config: config["eyes"]
 
 use rule * from retsam as retsam_*
