@@ -2,5 +2,6 @@
 
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Failure, Masks
+from retsam.masks.overlay import overlay
 
-__all__ = ["Failure", "Frame", "Masks"]
+__all__ = ["Failure", "Frame", "Masks", "overlay"]

@@ -1,0 +1,128 @@
+"""How many photographs were left after each step, from the association room's table or counted here."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from retsam.report.study import Problem, Study
+
+#: Stage -> what stays, and what the excluded ones are.
+STAGES: dict[str, tuple[str, str]] = {
+    "found": ("Photographs found", ""),
+    "readable": ("Readable", "could not be read"),
+    "unique": ("Unique", "duplicates"),
+    "gradable": ("Gradable or usable", "rejected for quality"),
+    "segmented": ("Segmented", "could not be segmented"),
+    "measured": ("Measured", "could not be measured"),
+    "eligible": ("Eligible", "excluded by the plan"),
+    "one_per_eye": ("One photograph an eye", "further photographs of the same eye"),
+    "labelled": ("Outcome known", "outcome not known"),
+    "covariates_complete": ("Covariates complete", "a covariate is missing"),
+}
+
+COLUMNS = ["outcome", "covariate_set", "step", "stage", "n_images", "n_subjects", "n_excluded", "reasons"]
+
+
+def flow_table(study: Study) -> pd.DataFrame | None:
+    """Steps of the flow: ``tables/flow.csv``, or counted from the rooms' tables where that does not exist.
+
+    A flow that does not add up is shown all the same, and a fault says where it breaks.
+    """
+    table = study.table("flow", "outcome", "step", "stage", "n_images", "n_excluded")
+    if table is None:
+        table = _counted(study)
+    if table is None:
+        return None
+    for column in COLUMNS:
+        if column not in table:
+            table[column] = pd.NA
+    for text in faults(table):
+        study.problems.append(Problem("fault", text))
+    return table
+
+
+def shared_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """Steps that all outcomes share, in order."""
+    return table[table["outcome"].isna() | (table["outcome"] == "all")].sort_values("step")
+
+
+def outcome_steps(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Steps of one outcome, in order."""
+    return table[table["outcome"] == outcome].sort_values("step", kind="stable")
+
+
+def faults(table: pd.DataFrame) -> list[str]:
+    """Where the counts do not add up: each step is the step before less what was excluded, and reasons add up to that."""
+    found = []
+    shared = shared_steps(table)
+    chains = [("all outcomes", shared)]
+    for outcome in table.loc[~table.index.isin(shared.index), "outcome"].dropna().unique():
+        own = outcome_steps(table, outcome)
+        labelled = own[own["stage"] != "covariates_complete"]
+        chains.append((outcome, pd.concat([shared.tail(1), labelled])))
+        for _, row in own[own["stage"] == "covariates_complete"].iterrows():
+            chains.append((f"{outcome}, {row['covariate_set']}", pd.concat([labelled.tail(1), row.to_frame().T])))
+    for name, chain in chains:
+        before = None
+        for _, row in chain.iterrows():
+            if before is not None and before - row["n_excluded"] != row["n_images"]:
+                found.append(f"The flow does not add up ({name}, {row['stage']}): {before} - {row['n_excluded']} is not {row['n_images']}.")
+            reasons = parse_reasons(row["reasons"])
+            if before is not None and reasons and sum(reasons.values()) != row["n_excluded"]:
+                found.append(f"The reasons do not add up to the excluded ({name}, {row['stage']}): {sum(reasons.values())}, not {row['n_excluded']}.")
+            before = row["n_images"]
+    return found
+
+
+def parse_reasons(text: object) -> dict[str, int]:
+    """``"blur: 3; too_small: 1"`` as a dictionary."""
+    if not isinstance(text, str) or not text.strip():
+        return {}
+    reasons: dict[str, int] = {}
+    for part in text.split(";"):
+        name, _, count = part.rpartition(":")
+        if name.strip() and count.strip().isdigit():
+            reasons[name.strip()] = reasons.get(name.strip(), 0) + int(count)
+    return reasons
+
+
+def _counted(study: Study) -> pd.DataFrame | None:
+    cohort, quality, biomarkers = study.main("cohort"), study.main("quality"), study.main("biomarkers")
+    if cohort is None:
+        return None
+    rows: list[dict] = []
+
+    def step(stage: str, left: pd.DataFrame, reasons: pd.Series) -> None:
+        counts = reasons.astype("string").fillna("unknown").value_counts()
+        rows.append({
+            "outcome": "all", "covariate_set": pd.NA, "step": len(rows), "stage": stage, "n_images": len(left), "n_subjects": left["subject"].nunique(),
+            "n_excluded": len(reasons), "reasons": "; ".join(f"{k}: {v}" for k, v in counts.items()),
+        })  # fmt: skip
+
+    left = cohort
+    step("found", left, cohort["reason"].iloc[:0])
+    failed = left["status"] != "ok"
+    left = left[~failed]
+    if quality is None:
+        step("readable", left, cohort.loc[failed, "reason"])
+    else:
+        grades = quality.set_index("image_id")
+        mine = grades.reindex(left["image_id"])
+        unread = (mine["status"] == "failed").to_numpy(dtype=bool, na_value=False) if "status" in mine else pd.Series(False, index=left.index).to_numpy()
+        duplicate = mine["duplicate_of"].notna().to_numpy() if "duplicate_of" in mine else ~unread & False
+        if "reason" in mine:
+            unread = unread & (mine["reason"] != "duplicate").to_numpy(dtype=bool, na_value=True)
+            duplicate = duplicate & (mine["reason"] == "duplicate").to_numpy(dtype=bool, na_value=False) if "status" in mine else duplicate
+        reject = (mine["grade"] == "reject").to_numpy(dtype=bool, na_value=False) & ~unread & ~duplicate
+        why = mine["reason"] if "reason" in mine else pd.Series(pd.NA, index=mine.index)
+        step("readable", left[~unread], pd.concat([cohort.loc[failed, "reason"], why[unread]]))
+        step("unique", left[~unread & ~duplicate], pd.Series(["duplicate"] * int((duplicate & ~unread).sum())))
+        first = mine["reasons"].astype("string").str.split(";").str[0] if "reasons" in mine else why
+        gone = unread | duplicate | reject
+        step("gradable", left[~gone], first[reject])
+        left = left[~gone]
+    if biomarkers is not None:
+        rows_of = biomarkers.drop_duplicates("image_id").set_index("image_id").reindex(left["image_id"])
+        absent = (rows_of["status"] != "ok").fillna(True).to_numpy(dtype=bool)
+        step("measured", left[~absent], rows_of.loc[absent, "reason"])
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,151 @@
+"""Photographs with their masks: typical eyes, and the eyes at both ends of the biomarkers with the strongest associations."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from retsam.report.config import ReportConfig
+from retsam.report.sections.biomarkers import ranking
+from retsam.report.study import Problem, Study
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An eye chosen for the gallery: why, and with which value."""
+
+    group: str
+    end: str
+    image_id: str
+    biomarker: str | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A pick with its pictures as JPEG."""
+
+    pick: Pick
+    photograph: bytes
+    masks: bytes
+
+
+def choose(study: Study, config: ReportConfig) -> list[Pick]:
+    """Eyes to show: typical ones, then the lowest and highest of each top biomarker. Depends on the tables only."""
+    measured = study.main("biomarkers")
+    if measured is None or not study.biomarker_names:
+        return []
+    eyes = measured[measured["status"] == "ok"].drop_duplicates("image_id").set_index("image_id")
+    if eyes.empty:
+        return []
+    values = eyes[study.biomarker_names].apply(pd.to_numeric, errors="coerce").astype(float)
+    return _typical(values, config) + _extremes(study, values, config)
+
+
+def _typical(values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
+    """Eyes whose biomarkers lie closest to the medians (median absolute robust z over the biomarkers, at least half known)."""
+    spread = (values.quantile(0.75) - values.quantile(0.25)).replace(0, np.nan)
+    z = ((values - values.median()) / spread).abs()
+    usable = z.notna().sum(axis=1) >= max(1, z.notna().any().sum() // 2)
+    distance = z[usable].median(axis=1).sort_values(kind="stable")
+    return [Pick("Typical eyes", "", str(i)) for i in distance.index[: config.gallery_typical]]
+
+
+def _extremes(study: Study, values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
+    order = [b for b in ranking(study) if b in values.columns] or [b for b in values.columns if values[b].notna().any()]
+    picks, used = [], 0
+    for name in order:
+        column = values[name].dropna()
+        # An end that many eyes share (zero lesions) is no extreme: only the other end is shown then.
+        if used == config.gallery_biomarkers:
+            break
+        if column.nunique() < 2:
+            continue
+        used += 1
+        ordered = column.sort_values(kind="stable")
+        k = config.gallery_per_end
+        low, high = ordered.head(k), ordered.tail(k)[::-1]
+        if (column == ordered.iloc[0]).sum() > max(10, 3 * k):
+            low = low.iloc[:1]
+        picks += [Pick(name, "lowest", str(i), name, float(v)) for i, v in low.items()]
+        picks += [Pick(name, "highest", str(i), name, float(v)) for i, v in high.items() if i not in low.index]
+    return picks
+
+
+def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Picture]:
+    """Read photographs and masks of the picks and draw them in the canonical frame. An eye that cannot be shown is a problem, not an end."""
+    from retsam.masks.masks import Failure
+    from retsam.masks.store import StoreError, read_masks
+
+    cohort = study.main("cohort")
+    if cohort is None or not picks:
+        return []
+    where = cohort.drop_duplicates("image_id").set_index("image_id")
+    wanted = {p.image_id for p in picks}
+    drawn: dict[str, tuple[bytes, bytes]] = {}
+    by_store = _stores_of(study, where, wanted)
+    if not study.stores:
+        study.problems.append(Problem("fault", "There are no mask stores (masks/*.zarr), so no eye is shown."))
+        return []
+    for path, ids in by_store.items():
+        try:
+            for masks in read_masks(path, ids):
+                if isinstance(masks, Failure):
+                    study.problems.append(Problem("warning", f"{masks.image_id} is not in the gallery: its masks failed ({masks.reason})."))
+                    continue
+                pair = _draw(study, where, masks, side, quality)
+                if pair:
+                    drawn[masks.image_id] = pair
+        except StoreError as error:
+            study.problems.append(Problem("fault", f"masks/{path.name} cannot be read for the gallery: {error}"))
+    missing = sorted(wanted - set().union(*by_store.values()) if by_store else wanted)
+    if missing:
+        study.problems.append(Problem("warning", f"{len(missing)} eyes chosen for the gallery are in no mask store, for example {missing[0]}."))
+    return [Picture(p, *drawn[p.image_id]) for p in picks if p.image_id in drawn]
+
+
+def _stores_of(study: Study, where: pd.DataFrame, wanted: set[str]) -> dict[Path, set[str]]:
+    """Store -> the wanted images in it, by the shard of the cohort table."""
+    paths = {p.name.removesuffix(".zarr"): p for p in study.stores}
+    found: dict[Path, set[str]] = {}
+    for image in wanted:
+        shard = where.at[image, "shard"] if image in where.index and "shard" in where else None
+        if isinstance(shard, str) and shard in paths:
+            found.setdefault(paths[shard], set()).add(image)
+    return found
+
+
+def _draw(study: Study, where: pd.DataFrame, masks, side: int, quality: int) -> tuple[bytes, bytes] | None:
+    from retsam.cohort.reading import UnreadablePhotograph, read_photograph
+    from retsam.masks.overlay import overlay
+
+    limit = int((study.settings.get("cohort") or {}).get("max_pixels", 80_000_000))
+    try:
+        rgb = read_photograph(where.at[masks.image_id, "path"], limit).rgb
+        rgb = rgb if masks.native else masks.frame.warp(rgb)
+    except (UnreadablePhotograph, ValueError) as error:
+        study.problems.append(Problem("warning", f"{masks.image_id} is not in the gallery: its photograph cannot be shown ({error})."))
+        return None
+    return jpeg(rgb, side, quality), jpeg(overlay(rgb, masks), side, quality)
+
+
+def jpeg(rgb: np.ndarray, side: int, quality: int) -> bytes:
+    """A picture shrunk so that its longer side is ``side`` px, as JPEG without metadata."""
+    scale = side / max(rgb.shape[:2])
+    if scale < 1:
+        rgb = cv2.resize(rgb, (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), interpolation=cv2.INTER_AREA)
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=quality, optimize=True, progressive=True)
+    return out.getvalue()
+
+
+def data_uri(image: bytes) -> str:
+    """A JPEG as an address that needs no network."""
+    return "data:image/jpeg;base64," + base64.b64encode(image).decode("ascii")

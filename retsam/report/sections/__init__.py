@@ -1,0 +1,1 @@
+"""The parts of the report, each a function from study and page to a section."""

@@ -1,0 +1,239 @@
+"""What was measured: distributions by group, missingness, agreement of the eyes, correlation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering, to_tree
+from scipy.spatial.distance import squareform
+
+from retsam.report.disclosure import small
+from retsam.report.html import count, join, number, pack, paragraph, percent, tag
+from retsam.report.page import Page, Section, not_shown
+from retsam.report.sections.common import meta, packed, reader
+from retsam.report.study import Study
+
+
+def biomarkers(study: Study, page: Page, minimum: int, most: int) -> Section:
+    """Distributions, missingness, agreement and correlation."""
+    parts = [_distribution(study, page, minimum), _description(study, page, minimum), _missing(study, page, minimum), _agreement(study, page, minimum), _correlation(study, page, most, minimum)]
+    return Section("biomarkers", "Biomarkers", join(parts))
+
+
+def _distribution(study: Study, page: Page, minimum: int) -> Markup:
+    table = study.table("distribution", "outcome", "group", "biomarker", "n", "p50")
+    if table is None:
+        return not_shown("Distributions by outcome group", study.why_absent("distribution"))
+    table = table.copy()
+    table["hidden"] = ((table["n"] > 0) & (table["n"] < minimum)).astype(bool)
+    numbers = ["mean", "sd", "p05", "p25", "p50", "p75", "p95"]
+    table.loc[table["hidden"], ["n", *numbers]] = np.nan
+    names = [b for b in dict.fromkeys(table["biomarker"]) if table.loc[table["biomarker"] == b, "p50"].notna().any()]
+    # The biomarker with the strongest association comes first in the list, so that the first picture says something.
+    order = ranking(study)
+    names.sort(key=lambda b: order.get(b, len(order)))
+    block = {
+        "summary": pack(table[["outcome", "group", "biomarker", "n", *numbers, "hidden"]]),
+        "density": density_blocks(study, minimum),
+        "meta": {"biomarkers": [{"name": b, "family": study.family_of(b), "unit": study.unit_of(b)} for b in names], "families": sorted({study.family_of(b) for b in names}), "hidden": f"<{minimum}"},
+    }
+    page.files["distribution"] = table.drop(columns=["plan"], errors="ignore")
+    return page.figure(
+        "distribution", "distribution", "Distribution of a biomarker by outcome group.",
+        f"Histogram outline of each group, scaled to the tallest bin; bins with fewer than {minimum} eyes are left out. Below it, median (dot), quartiles (thick) and 5th to 95th percentile (thin). "
+        "Groups differ in age and sex: a difference here is not adjusted for anything.", block, static="distributions",
+    )  # fmt: skip
+
+
+def ranking(study: Study) -> dict[str, int]:
+    """Biomarker -> rank of its smallest p in the primary models."""
+    table = study.primary
+    if table is None:
+        return {}
+    mine = table[(table["covariate_set"] == study.primary_set) & table["neg_log10_p"].notna()]
+    best = mine.groupby("biomarker")["neg_log10_p"].max().sort_values(ascending=False)
+    return {b: i for i, b in enumerate(best.index)}
+
+
+def density_blocks(study: Study, minimum: int) -> dict[str, Any]:
+    """Histograms by outcome and biomarker; small bins are missing."""
+    table = study.table("density", "outcome", "group", "biomarker", "bin_low", "bin_high", "count", "density")
+    blocks: dict[str, Any] = {}
+    if table is None:
+        return blocks
+    for (outcome, biomarker), part in table.groupby(["outcome", "biomarker"], sort=False):
+        edges = np.sort(part["bin_low"].unique())
+        groups = {}
+        for group, rows in part.groupby("group", sort=False):
+            values = rows.set_index("bin_low").reindex(edges)
+            hidden = (values["count"] > 0) & (values["count"] < minimum)
+            groups[str(group)] = [None if pd.isna(v) else float(f"{v:.3g}") for v in values["density"].mask(hidden)]
+        blocks[f"{outcome}\0{biomarker}"] = {"low": float(edges[0]), "high": float(part["bin_high"].max()), "groups": groups}
+    return blocks
+
+
+def _description(study: Study, page: Page, minimum: int) -> Markup:
+    table = study.table("description", "biomarker", "n")
+    if table is None:
+        return not_shown("Description of the biomarkers", study.why_absent("description"))
+    table = table[~table["n"].map(lambda n: small(n, minimum))]
+    rows, titles = [], {}
+    for r in table.itertuples():
+        entry = study.dictionary.get(r.biomarker)
+        definition = f"{entry.definition} {entry.source}".strip() if entry else ""
+        name = tag("span", r.biomarker, title=definition or None)
+        rows.append((name, study.family_of(r.biomarker), study.unit_of(r.biomarker), count(r.n), count(getattr(r, "n_missing", np.nan)), number(getattr(r, "mean", np.nan)), number(getattr(r, "sd", np.nan)),
+                     number(getattr(r, "p05", np.nan)), number(getattr(r, "p50", np.nan)), number(getattr(r, "p95", np.nan))))  # fmt: skip
+    # Smallest and largest values belong to single eyes, so they are not printed.
+    shown = table.drop(columns=["plan", "min", "max"], errors="ignore")
+    inner = page.table("description", "All biomarkers.", "Eyes that were measured, missing, and the distribution over all of them. Hover a name for its definition.",
+                       ("Biomarker", "Family", "Unit", "n", "Missing", "Mean", "SD", "5 %", "Median", "95 %"), rows, numeric=range(3, 10), frame=shown, titles=titles)  # fmt: skip
+    return tag("details", tag("summary", f"Table of all {len(table)} biomarkers") + inner)
+
+
+def _missing(study: Study, page: Page, minimum: int) -> Markup:
+    table = missingness(study)
+    if table is None:
+        return not_shown("Missingness", study.why_absent("missingness"))
+    total = table.groupby("biomarker")["n"].sum().sort_values(ascending=False)
+    reasons = table.groupby("reason")["n"].sum().sort_values(ascending=False)
+    kept = reasons.index[:7].tolist()
+    table = table.assign(series=np.where(table["reason"].isin(kept), table["reason"].map(reader), "other reasons"))
+    grouped = table.groupby(["biomarker", "series"], as_index=False)[["n", "share"]].sum()
+    hidden = (grouped["n"] > 0) & (grouped["n"] < minimum)
+    grouped["text"] = [f"<{minimum}" if h else count(n) for h, n in zip(hidden, grouped["n"], strict=True)]
+    grouped.loc[hidden, "share"] = np.nan
+    grouped["order"] = grouped["biomarker"].map({b: i for i, b in enumerate(total.index)})
+    grouped = grouped.sort_values("order")
+    series = [reader(r) for r in kept] + (["other reasons"] if (grouped["series"] == "other reasons").any() else [])
+    rows = pd.DataFrame({"facet": "all", "label": grouped["biomarker"], "series": grouped["series"], "value": grouped["share"], "text": grouped["text"]})
+    block = {"rows": pack(rows), "series": series, "facets": None, "percent": True, "full": True, "limits": [["20", "20 with most missing"], ["60", "60"], ["10000", "all"]],
+             "label": "Missing values by biomarker and reason", "xLabel": "share of measured photographs"}  # fmt: skip
+    shown = table[["biomarker", "reason", "n", "share"]].copy()
+    few = (shown["n"] > 0) & (shown["n"] < minimum)
+    shown[["n", "share"]] = shown[["n", "share"]].astype(float).mask(few)
+    page.files["missingness"] = shown.assign(suppressed=few)
+    return page.figure("missingness", "bars", "Missing biomarkers, by reason.",
+                       "A value that could not be measured is missing with a reason, never zero. What is missing is not missing at random: an eye without a visible disc has no cup-to-disc ratio.",
+                       block, static="missingness")  # fmt: skip
+
+
+def missingness(study: Study) -> pd.DataFrame | None:
+    """Biomarker, reason, n, share: the association room's table, or counted from the biomarker table."""
+    table = study.table("missingness", "biomarker", "reason", "n")
+    if table is not None:
+        table = table[table["n"] > 0].copy()
+        if "share" not in table:
+            table["share"] = np.nan
+        return table if len(table) else None
+    measured = study.main("biomarkers")
+    if measured is None or not study.biomarker_names or measured.empty:
+        return None
+    rows = []
+    for name in study.biomarker_names:
+        reasons = measured.loc[measured[name].isna(), f"{name}__reason"].astype("string").fillna("unknown").value_counts()
+        rows += [{"biomarker": name, "reason": r, "n": int(n), "share": n / len(measured)} for r, n in reasons.items()]
+    return pd.DataFrame(rows) if rows else None
+
+
+def _agreement(study: Study, page: Page, minimum: int) -> Markup:
+    table = study.table("agreement", "biomarker", "n_pairs", "icc", "ci_low", "ci_high")
+    if table is None:
+        return not_shown("Agreement of right and left eye", study.why_absent("agreement"))
+    table = table[(table["n_pairs"] >= minimum) & table["icc"].notna()].copy()
+    if table.empty:
+        return not_shown("Agreement of right and left eye", "no biomarker has enough subjects with both eyes.")
+    table["family"] = [study.family_of(b) for b in table["biomarker"]]
+    table = table.sort_values("n_pairs", ascending=False)
+    block = {"rows": packed(table, {"biomarker": "biomarker", "family": "family", "n": "n_pairs", "est": "icc", "lo": "ci_low", "hi": "ci_high", "diff": "mean_difference", "loa_lo": "loa_low", "loa_hi": "loa_high"}),
+             "meta": meta(study)}  # fmt: skip
+    page.files["agreement"] = table.drop(columns=["plan"], errors="ignore")
+    return page.figure("agreement", "agreement", "Agreement of right and left eye.",
+                       "Intraclass correlation of the two eyes of a subject. It is a lower bound of a biomarker's reliability, since eyes also truly differ; a value near zero for a trait that should be "
+                       "symmetric points at noise of the masks.", block)  # fmt: skip
+
+
+def correlation_matrix(study: Study, most: int, minimum: int) -> tuple[pd.DataFrame, np.ndarray | None] | None:
+    """Spearman matrix in clustered order, and its tree.
+
+    Returns
+    -------
+    matrix : DataFrame
+        Square, rows and columns in the order of the leaves.
+    tree : ndarray or None
+        Rows of :func:`scipy.cluster.hierarchy.linkage` (average linkage on ``1 - |r|``); leaf numbers are those before ordering,
+        which ``matrix.attrs["leaves"]`` maps.
+    """
+    table = study.table("correlation", "biomarker_a", "biomarker_b", "rho")
+    if table is None:
+        return None
+    if "n" in table:
+        table = table[~((table["n"] > 0) & (table["n"] < minimum))]
+    names = pd.Index(pd.unique(pd.concat([table["biomarker_a"], table["biomarker_b"]])).astype(object))
+    matrix = pd.DataFrame(np.nan, index=names, columns=names)
+    i, j = names.get_indexer(table["biomarker_a"]), names.get_indexer(table["biomarker_b"])
+    values = matrix.to_numpy(copy=True)
+    values[i, j] = values[j, i] = table["rho"].to_numpy(dtype=float)
+    np.fill_diagonal(values, 1.0)
+    matrix = pd.DataFrame(values, index=names, columns=names)
+    known = matrix.notna().sum().sort_values(ascending=False, kind="stable")
+    kept = [n for n in known.index[:most] if known[n] > 1]
+    matrix = matrix.loc[kept, kept]
+    if len(matrix) < 2:
+        return None
+    if len(matrix) == 2:
+        return matrix, None
+    distance = 1 - matrix.abs().fillna(0).to_numpy()
+    np.fill_diagonal(distance, 0)
+    condensed = squareform((distance + distance.T) / 2, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    leaves = to_tree(tree).pre_order()
+    matrix = matrix.iloc[leaves, leaves]
+    matrix.attrs["leaves"] = leaves
+    return matrix, tree
+
+
+def tree_lines(tree: np.ndarray, leaves: list[int]) -> list[list[float]]:
+    """Brackets of the dendrogram: ``[x left, x right, height left, height right, height]``, x in cells, heights 0 to 1."""
+    n = len(leaves)
+    where = {leaf: (float(k), 0.0) for k, leaf in enumerate(leaves)}
+    top = max(float(tree[-1, 2]), 1e-9)
+    lines = []
+    for k, (a, b, height, _) in enumerate(tree):
+        left, right = sorted((where[int(a)], where[int(b)]))
+        lines.append([round(v, 3) for v in (left[0], right[0], left[1], right[1], height / top)])
+        where[n + k] = ((left[0] + right[0]) / 2, height / top)
+    return lines
+
+
+def _correlation(study: Study, page: Page, most: int, minimum: int) -> Markup:
+    found = correlation_matrix(study, most, minimum)
+    if found is None:
+        return not_shown("Correlation of the biomarkers", study.why_absent("correlation"))
+    matrix, tree = found
+    names = [str(n) for n in matrix.index]
+    values = [None if np.isnan(v) else int(round(100 * v)) for v in matrix.to_numpy().ravel()]
+    block = {"labels": names, "families": [study.family_of(n) for n in names], "values": values, "tree": tree_lines(tree, matrix.attrs["leaves"]) if tree is not None else None}
+    page.files["correlation"] = matrix.rename_axis("biomarker").reset_index()
+    effective = study.table("effective_tests", "scope", "n_biomarkers", "m_eff")
+    note = ""
+    if effective is not None:
+        row = effective[effective["scope"] == "all"]
+        if len(row):
+            note = f" By Li and Ji's eigenvalue method the {count(row['n_biomarkers'].iloc[0])} biomarkers amount to {number(float(row['m_eff'].iloc[0]))} independent tests."
+    total = study.table("correlation")
+    every = len(pd.unique(pd.concat([total["biomarker_a"], total["biomarker_b"]])))
+    cut = f" The {len(names)} of {every} biomarkers with most known correlations are shown." if every > len(names) else ""
+    return page.figure("correlation", "correlation", "Correlation of the biomarkers.",
+                       f"Spearman correlation over eyes, ordered by average-linkage clustering on 1 \u2212 |r| (tree above). Drag to zoom, hover for values.{note}{cut}", block, static="correlation")  # fmt: skip
+
+
+def failed_share(study: Study) -> str | None:
+    """Share of photographs without any biomarker, for the summary."""
+    measured, cohort = study.main("biomarkers"), study.main("cohort")
+    if measured is None or cohort is None or cohort.empty:
+        return None
+    return percent(1 - measured.loc[measured["status"] == "ok", "image_id"].nunique() / len(cohort))

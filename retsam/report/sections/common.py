@@ -1,0 +1,100 @@
+"""What several sections share: names of measures, and tables packed for the scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from retsam.report.html import neg_log10, pack
+from retsam.report.study import Study
+
+#: Outcome type -> (measure, short name, whether it is a ratio given as its log, whether it has cases).
+MEASURES: dict[str, tuple[str, str, bool, bool]] = {
+    "binary": ("Odds ratio", "OR", True, True),
+    "ordered": ("Odds ratio", "OR", True, True),
+    "time": ("Hazard ratio", "HR", True, True),
+    "count": ("Rate ratio", "RR", True, False),
+    "continuous": ("Slope", "Slope", False, False),
+}
+
+#: Correction behind `q` -> how it is called in print.
+CORRECTIONS = {
+    "bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli", "bonferroni": "Bonferroni", "holm": "Holm", "meff": "effective number of tests (Li-Ji)",
+}  # fmt: skip
+
+
+def method_name(study: Study) -> str:
+    """Name of the correction behind the column ``q``."""
+    method = str((study.plan.get("multiple") or {}).get("method", "bh"))
+    return CORRECTIONS.get(method, method)
+
+
+def alpha(study: Study) -> float:
+    """Error rate of the plan."""
+    return float((study.plan.get("multiple") or {}).get("alpha", 0.05))
+
+
+def level(study: Study) -> str:
+    """Coverage of the intervals in percent, as text."""
+    return f"{100 * float((study.plan.get('models') or {}).get('level', 0.95)):g}"
+
+
+def per(study: Study) -> str:
+    """What estimates are per."""
+    table = study.main("associations")
+    if table is not None and "scale" in table and len(table) and (table["scale"].dropna() == "per_unit").all() and table["scale"].notna().any():
+        return "per unit"
+    return "per SD"
+
+
+def outcome_meta(study: Study) -> list[dict[str, Any]]:
+    """Outcomes for the scripts: name, type and measure."""
+    out = []
+    for name in study.outcomes:
+        measure, short, ratio, cases = MEASURES[study.outcome_type(name)]
+        out.append({"name": name, "type": study.outcome_type(name), "measure": measure, "short": short, "ratio": ratio, "cases": cases, "per": per(study)})
+    return out
+
+
+def is_ratio(study: Study, outcome: str) -> bool:
+    """Whether an outcome's estimates are logs of ratios."""
+    return MEASURES[study.outcome_type(outcome)][2]
+
+
+def meta(study: Study, **more: Any) -> dict[str, Any]:
+    """What every robustness figure needs to print an estimate."""
+    return {"outcomes": outcome_meta(study), "level": level(study), "alpha": alpha(study), **more}
+
+
+def set_label(study: Study, name: str) -> str:
+    """``age_sex (age, sex)``."""
+    covariates = (study.plan.get("covariate_sets") or {}).get(name)
+    if covariates is None:
+        return name
+    return f"{name} ({', '.join(map(str, covariates))})" if covariates else f"{name} (nothing)"
+
+
+def logs(p: pd.Series) -> pd.Series:
+    """-log10 of p or q values; zero (an underflow) becomes 300, so that it can be drawn."""
+    return p.map(lambda v: neg_log10(v)).astype(float).replace(np.inf, 300.0)
+
+
+def select(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Columns under new names; one that the table lacks is all missing."""
+    return pd.DataFrame({new: table[old] if old in table else pd.Series(np.nan, index=table.index) for new, old in names.items()})
+
+
+def packed(table: pd.DataFrame, names: Mapping[str, str], p: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A table for the scripts, p values (new name -> column) as -log10."""
+    out = select(table, names)
+    for new, old in (p or {}).items():
+        out[new] = logs(table[old]) if old in table else np.nan
+    return pack(out)
+
+
+def reader(reason: str) -> str:
+    """A code as words: ``too_few_vessels`` -> ``too few vessels``."""
+    return reason.replace("_", " ")

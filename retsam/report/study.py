@@ -1,0 +1,248 @@
+"""What a study left behind, read for the report: tables, stores and provenance, each present or absent with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+
+#: Tables of the rooms before this one: file in the results folder, and columns without which it is of no use.
+MAIN_TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cohort": ("cohort.parquet", ("image_id", "subject", "status", "reason")),
+    "quality": ("quality.parquet", ("image_id", "grade")),
+    "biomarkers": ("biomarkers.parquet", ("image_id", "status", "reason")),
+    "associations": (
+        "associations.parquet",
+        ("outcome", "biomarker", "covariate_set", "subgroup", "model", "n", "n_cases", "n_clusters", "estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p", "q",
+         "family", "converged", "note"),
+    ),
+}  # fmt: skip
+
+#: Columns that hold text in every table of ``tables/``, whatever their cells look like (a site called ``007`` is no number).
+TEXT_COLUMNS = ("outcome", "biomarker", "covariate_set", "subgroup", "model", "group", "level", "variable", "reason", "reasons", "note", "stage", "predictors", "columns",
+                "analysis", "split", "grade", "text", "family", "unit", "transform", "plan", "biomarker_a", "biomarker_b", "subgroup_variable", "levels", "heads",
+                "reliability_source", "scope", "title", "table")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that the reader must know before trusting the report.
+
+    Parameters
+    ----------
+    level : {"fault", "warning"}
+        A fault means that a part of the report is missing; a warning that it must be read with care.
+    text : str
+        A sentence.
+    """
+
+    level: str
+    text: str
+
+
+@dataclass
+class Study:
+    """A results folder.
+
+    Parameters
+    ----------
+    results : Path
+        ``results/<study>``.
+    settings : mapping
+        The study's configuration as plain values (``StudyConfig.model_dump(mode="json")``).
+    """
+
+    results: Path
+    settings: Mapping[str, Any]
+    problems: list[Problem] = field(default_factory=list)
+    _tables: dict[str, pd.DataFrame | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.results = Path(self.results)
+        if not self.results.is_dir():
+            raise FileNotFoundError(f"{self.results}: no such folder; expected the results folder of a study, results/<study>")
+
+    # ---- tables ------------------------------------------------------------------------------------------------------
+
+    def main(self, name: str) -> pd.DataFrame | None:
+        """A table of :data:`MAIN_TABLES`, or None with a :class:`Problem` noted."""
+        key = f"main:{name}"
+        if key not in self._tables:
+            self._tables[key] = self._read_main(*MAIN_TABLES[name])
+        return self._tables[key]
+
+    def _read_main(self, file: str, needed: tuple[str, ...]) -> pd.DataFrame | None:
+        path = self.results / file
+        if not path.is_file():
+            self.problems.append(Problem("fault", f"{file} does not exist, so what depends on it is not shown."))
+            return None
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            self.problems.append(Problem("fault", f"{file} cannot be read ({error}), so what depends on it is not shown."))
+            return None
+        missing = [c for c in needed if c not in table.columns]
+        if missing:
+            self.problems.append(Problem("fault", f"{file} lacks the columns {', '.join(missing)}, so what depends on it is not shown."))
+            return None
+        return table
+
+    def table(self, name: str, *needed: str) -> pd.DataFrame | None:
+        """``tables/<name>.csv`` with at least one row, or None (see :meth:`why_absent`)."""
+        if name not in self._tables:
+            self._tables[name] = self._read_csv(name)
+        table = self._tables[name]
+        if table is None or table.empty:
+            return None
+        missing = [c for c in needed if c not in table.columns]
+        if missing:
+            text = f"tables/{name}.csv lacks the columns {', '.join(missing)}, so what depends on it is not shown."
+            if all(p.text != text for p in self.problems):
+                self.problems.append(Problem("fault", text))
+            return None
+        return table
+
+    def _read_csv(self, name: str) -> pd.DataFrame | None:
+        path = self.results / "tables" / f"{name}.csv"
+        if not path.is_file():
+            return None
+        try:
+            header = pd.read_csv(path, nrows=0).columns
+            # Texts are never taken for numbers, and only an empty cell is missing: a subgroup may be called "NA".
+            table = pd.read_csv(path, dtype={c: "string" for c in header if c in TEXT_COLUMNS}, keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as error:
+            self.problems.append(Problem("fault", f"tables/{name}.csv cannot be read ({error}), so what depends on it is not shown."))
+            return None
+        for column in table.columns.intersection(TEXT_COLUMNS):
+            # The association room guards text cells against spreadsheets with a quote; here they are shown as they were.
+            table[column] = table[column].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
+        return table
+
+    def why_absent(self, name: str) -> str:
+        """A sentence on why :meth:`table` gave None."""
+        index = self._index
+        if index is not None and name in index.index:
+            note = index.loc[name, "note"]
+            if isinstance(note, str) and note:
+                return f"The table {name} is empty: {note}"
+        path = self.results / "tables" / f"{name}.csv"
+        if path.is_file():
+            return f"The table {name} of this study has no rows."
+        return f"This study has no table {name} (tables/{name}.csv): the analysis was not asked for, or did not run."
+
+    @cached_property
+    def _index(self) -> pd.DataFrame | None:
+        table = self.table("index", "table", "note")
+        return None if table is None else table.drop_duplicates("table").set_index("table")
+
+    # ---- names and order ---------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The association section of the configuration."""
+        return self.settings.get("association") or {}
+
+    @cached_property
+    def outcomes(self) -> list[str]:
+        """Outcomes in the order of the plan, then any other that the results hold."""
+        names = [str(o["name"]) for o in self.plan.get("outcomes") or ()]
+        table = self.main("associations")
+        found = [] if table is None else [str(o) for o in table["outcome"].dropna().unique()]
+        return list(dict.fromkeys(names + found))
+
+    def outcome_type(self, outcome: str) -> str:
+        """``binary``, ``ordered``, ``continuous``, ``count`` or ``time``."""
+        for o in self.plan.get("outcomes") or ():
+            if str(o["name"]) == outcome:
+                return str(o.get("type", "binary"))
+        table = self.main("associations")
+        if table is not None and "outcome_type" in table:
+            types = table.loc[table["outcome"] == outcome, "outcome_type"].dropna()
+            if len(types):
+                return str(types.iloc[0])
+        return "binary"
+
+    @cached_property
+    def covariate_sets(self) -> list[str]:
+        """Covariate sets in the order of the plan."""
+        names = [str(s) for s in self.plan.get("covariate_sets") or ()]
+        table = self.main("associations")
+        found = [] if table is None else [str(s) for s in table["covariate_set"].dropna().unique()]
+        return [s for s in dict.fromkeys(names + found) if not found or s in found]
+
+    @cached_property
+    def primary_set(self) -> str | None:
+        """Covariate set whose estimates are shown first: the plan's, else the last."""
+        chosen = (self.plan.get("robustness") or {}).get("covariate_set")
+        if chosen in self.covariate_sets:
+            return chosen
+        return self.covariate_sets[-1] if self.covariate_sets else None
+
+    @cached_property
+    def primary(self) -> pd.DataFrame | None:
+        """Rows of the main table with everybody in (``subgroup`` is ``all`` or empty)."""
+        table = self.main("associations")
+        if table is None:
+            return None
+        everyone = table["subgroup"].isna() | table["subgroup"].isin(["all", ""])
+        return table[everyone].reset_index(drop=True)
+
+    @cached_property
+    def biomarker_names(self) -> list[str]:
+        """Columns of the biomarker table that have a reason beside them."""
+        table = self.main("biomarkers")
+        if table is None:
+            return []
+        return [c for c in table.columns if f"{c}__reason" in table.columns]
+
+    @cached_property
+    def dictionary(self) -> dict[str, Any]:
+        """Biomarker name -> its entry in the dictionary."""
+        from retsam.biomarkers import registry
+
+        return dict(registry.registry())
+
+    def family_of(self, biomarker: str) -> str:
+        """Family of a biomarker, ``other`` where the dictionary does not know it."""
+        entry = self.dictionary.get(biomarker.removesuffix("__present"))
+        return entry.family if entry else "other"
+
+    def unit_of(self, biomarker: str) -> str:
+        """Unit of a biomarker, empty for dimensionless and unknown ones."""
+        entry = self.dictionary.get(biomarker)
+        return "" if entry is None or entry.unit == "1" else entry.unit
+
+    @cached_property
+    def stores(self) -> list[Path]:
+        """Mask stores of the study."""
+        return sorted((self.results / "masks").glob("*.zarr"))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        """``provenance.json``, or None."""
+        path = self.results / "provenance.json"
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            self.problems.append(Problem("warning", f"provenance.json cannot be read ({error})."))
+            return None
+
+    @cached_property
+    def results_plan(self) -> dict[str, Any]:
+        """``tables/plan.json``: the plan that the associations were computed with; empty where it does not exist."""
+        path = self.results / "tables" / "plan.json"
+        if not path.is_file():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            self.problems.append(Problem("warning", f"tables/plan.json cannot be read ({error})."))
+            return {}
