@@ -1,0 +1,177 @@
+"""What the vessel biomarkers of one eye share: graphs, stretches in regions, scale, and reasons for nulls."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retsam.biomarkers.registry import Biomarker, Null
+from retsam.biomarkers.vessels.curves import Stretches, stretches
+from retsam.biomarkers.vessels.graph import VesselGraph, build_graph
+
+if TYPE_CHECKING:
+    from retsam.biomarkers.context import Context
+
+STRUCTURES = ("artery", "vein", "vessel")
+#: Regions by zone and by hemifield.
+ZONES = ("whole", "zone_b", "zone_c")
+HEMIFIELDS = ("superior", "inferior")
+
+Value = float | Null
+
+
+def column(name: str, structure: str = "", region: str = "whole", suffix: str = "") -> str:
+    """Name of a column: biomarker, structure, region (none for the whole field), unit suffix."""
+    parts = [name, structure, "" if region == "whole" else region, suffix]
+    return "_".join(part for part in parts if part)
+
+
+#: Units in which lengths are given: suffix, unit, and what it needs beside the masks.
+LENGTH_UNITS = (("", "px", ()), ("dd", "DD", ("disc",)), ("um", "um", ("scale",)))
+
+
+def length_entries(
+    names: tuple[str, str, str], structure: str, region: str, definition: str, needs: tuple[str, ...], **fields: str
+) -> list[Biomarker]:
+    """A length's three columns (see `length_columns`): native px, disc diameters, micrometres."""
+    upper = {"": 1e5, "dd": 100.0, "um": 1e5}
+    return [
+        Biomarker(
+            name,
+            "vessels",
+            definition,
+            unit=unit,
+            structure=structure,
+            region=region,
+            needs=tuple(dict.fromkeys((*needs, *extra))),
+            valid_range=(0.0, upper[suffix]),
+            **fields,
+        )  # fmt: skip
+        for name, (suffix, unit, extra) in zip(names, LENGTH_UNITS, strict=True)
+    ]
+
+
+def length_columns(name: str, structure: str = "", region: str = "whole") -> tuple[str, str, str]:
+    """Names of a length's three columns: native px (no suffix), disc diameters (`_dd`), micrometres (`_um`)."""
+    px, dd, um = (column(name, structure, region, suffix) for suffix, _, _ in LENGTH_UNITS)
+    return px, dd, um
+
+
+class Analysis:
+    """The vessels of one eye.
+
+    Parameters
+    ----------
+    context : retsam.biomarkers.context.Context
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._graphs: dict[str, VesselGraph] = {}
+        self._inside: dict[tuple[str, str], np.ndarray | Null] = {}
+        self._stretches: dict[tuple[str, str], Stretches] = {}
+
+    # ---- scale -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def native(self) -> float:
+        """Native px per grid px."""
+        return self.context.native_scale
+
+    @property
+    def px_per_dd(self) -> float | None:
+        """Grid px per disc diameter."""
+        return self.context.px_per_dd
+
+    def lengths(self, names: tuple[str, str, str], value: Value) -> dict[str, Value]:
+        """A length in grid px as its three columns (`length_columns`)."""
+        if isinstance(value, Null):
+            return dict.fromkeys(names, value)
+        um = self.context.um_per_px_native
+        no_disc = self.context.disc_null or Null("no_disc")
+        return {
+            names[0]: value * self.native,
+            names[1]: value / self.px_per_dd if self.px_per_dd else no_disc,
+            names[2]: value * self.native * um if um is not None else Null("no_scale"),
+        }
+
+    # ---- graphs and regions ------------------------------------------------------------------------------------------------
+
+    def graph(self, structure: str) -> VesselGraph:
+        """Graph of a structure that is not `missing`."""
+        if structure not in self._graphs:
+            plane = self.context.plane(structure)
+            assert plane is not None
+            self._graphs[structure] = build_graph(structure, plane, self.context.plane("artery"), self.context.plane("vein"))
+        return self._graphs[structure]
+
+    def missing(self, structure: str, kind: str = "") -> Null | None:
+        """Why nothing can be measured on a structure at all, or None."""
+        null = self.context.missing(structure) or (None if self.context.fov_area else Null("no_fov"))
+        null = null or self.context.resolution_null(kind)
+        if null is None and self.graph(structure).size == 0:
+            return Null("too_few_vessels")
+        return null
+
+    def region_mask(self, region: str) -> np.ndarray | Null:
+        """Pixels of a region inside the field of view, bool [H, W], or why it cannot be measured."""
+        if region in HEMIFIELDS:
+            return self._hemifields[region] if not isinstance(self._hemifields, Null) else self._hemifields
+        null = self.context.zone_null(region)
+        if null is not None:
+            return null
+        zone = self.context.zone(region)
+        return zone if isinstance(zone, Null) else zone.mask
+
+    @cached_property
+    def _hemifields(self) -> dict[str, np.ndarray] | Null:
+        labels = self.context.hemifield_labels
+        if isinstance(labels, Null):
+            return labels
+        return {name: labels == value for value, name in enumerate(HEMIFIELDS, start=1)}
+
+    def null(self, structure: str, region: str, kind: str = "") -> Null | None:
+        """Why a structure cannot be measured in a region, or None."""
+        null = self.missing(structure, kind)
+        if null is None:
+            mask = self.region_mask(region)
+            null = mask if isinstance(mask, Null) else None
+        return null
+
+    def inside(self, structure: str, region: str) -> np.ndarray:
+        """Which samples of a structure's graph lie in a region that is not null, bool [K]."""
+        key = (structure, region)
+        if key not in self._inside:
+            graph = self.graph(structure)
+            mask = self.region_mask(region)
+            assert not isinstance(mask, Null)
+            self._inside[key] = np.ones(len(graph.points), bool) if region == "whole" else lookup(mask, graph.points)
+        return self._inside[key]
+
+    def stretches(self, structure: str, region: str = "whole") -> Stretches:
+        """A structure's segments cut to a region that is not null."""
+        key = (structure, region)
+        if key not in self._stretches:
+            inside = None if region == "whole" else self.inside(structure, region)
+            self._stretches[key] = stretches(self.graph(structure), inside)
+        return self._stretches[key]
+
+
+def lookup(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Values of a mask at points [n, 2] (x, y), by the nearest pixel; False outside."""
+    x = np.rint(points[:, 0]).astype(np.intp)
+    y = np.rint(points[:, 1]).astype(np.intp)
+    ok = (x >= 0) & (y >= 0) & (y < mask.shape[0]) & (x < mask.shape[1])
+    out = np.zeros(len(points), bool)
+    out[ok] = mask[y[ok], x[ok]]
+    return out
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, levels: tuple[float, ...]) -> list[float]:
+    """Quantiles of weighted values, each value standing at the middle of its weight."""
+    order = np.argsort(values)
+    values, weights = values[order], weights[order]
+    positions = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
+    return [float(v) for v in np.interp(levels, positions, values)]

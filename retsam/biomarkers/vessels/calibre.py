@@ -1,0 +1,208 @@
+"""Central retinal artery and vein equivalents, and their ratio, from the vessels that cross zone B."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from retsam.biomarkers.registry import Biomarker, Null
+from retsam.biomarkers.vessels.analysis import Analysis, Value, column, length_columns, length_entries
+
+#: Vessels that the equivalents combine (Knudtson 2003).
+VESSELS = 6
+KNUDTSON = {"artery": 0.88, "vein": 0.95}
+#: A vessel crosses zone B when it covers at least this share of the zone's depth (r).
+LEAST_CROSSING = 0.4
+#: Equivalents need this share of zone B inside the photograph: a zone cut in half has lost half of its vessels.
+LEAST_ZONE_SHARE = 0.85
+
+_ROWS = {"artery": "crae", "vein": "crve"}
+
+
+def _combine(widths: Sequence[float], pair: Callable[[float, float], float]) -> float:
+    """Pair the widest with the narrowest until one is left; the middle one of an odd number waits for the next round."""
+    remaining = sorted(float(w) for w in widths)
+    while len(remaining) > 1:
+        half = len(remaining) // 2
+        paired = [pair(remaining[-1 - i], remaining[i]) for i in range(half)]
+        if len(remaining) % 2:
+            paired.append(remaining[half])
+        remaining = sorted(paired)
+    return remaining[0]
+
+
+def knudtson(widths: Sequence[float], structure: str) -> float:
+    """Central retinal equivalent of Knudtson's revision.
+
+    Parameters
+    ----------
+    widths : sequence of float
+        Widths of the vessels, in any unit; the answer has the same unit. The six widest are used.
+    structure : str
+        ``artery`` (CRAE) or ``vein`` (CRVE).
+
+    Returns
+    -------
+    float
+        Pairs are combined by k sqrt(w1^2 + w2^2), k = 0.88 for arteries and 0.95 for veins (Knudtson et al., Curr Eye Res 2003).
+
+    Raises
+    ------
+    ValueError
+        Without any width.
+    """
+    if not len(widths):
+        raise ValueError("expected at least one width, found none")
+    factor = KNUDTSON[structure]
+    return _combine(sorted(widths)[-VESSELS:], lambda a, b: factor * math.hypot(a, b))
+
+
+def hubbard(widths_um: Sequence[float], structure: str) -> float:
+    """Central retinal equivalent of Parr and Hubbard, whose constants are micrometres.
+
+    Parameters
+    ----------
+    widths_um : sequence of float
+        Widths of the vessels in micrometres. The six widest are used, paired as in Knudtson's revision.
+    structure : str
+
+    Returns
+    -------
+    float
+        Micrometres. Artery: sqrt(0.87 w1^2 + 1.01 w2^2 - 0.22 w1 w2 - 10.76), w1 the narrower, w2 the wider of a pair; vein:
+        sqrt(0.72 w1^2 + 0.91 w2^2 + 450.05) (Hubbard et al., Ophthalmology 1999).
+
+    Raises
+    ------
+    ValueError
+        With fewer than two widths: the formula combines pairs.
+    """
+    if len(widths_um) < 2:
+        raise ValueError(f"expected at least two widths, found {len(widths_um)}")
+
+    def pair(wide: float, narrow: float) -> float:
+        if structure == "artery":
+            squared = 0.87 * narrow**2 + 1.01 * wide**2 - 0.22 * narrow * wide - 10.76
+        else:
+            squared = 0.72 * narrow**2 + 0.91 * wide**2 + 450.05
+        return math.sqrt(max(squared, 0.0))
+
+    return _combine(sorted(widths_um)[-VESSELS:], pair)
+
+
+def zone_b_widths(analysis: Analysis, structure: str) -> np.ndarray:
+    """Widths (grid px) of the vessels that cross zone B, each vessel once.
+
+    A vessel that forks inside the zone is a tree: it is cut at the distance from the disc at which its pieces are longest, so that
+    either the trunk or its branches count, never both. Pieces shorter than `LEAST_CROSSING` of the zone do not count.
+
+    Returns
+    -------
+    ndarray [n]
+    """
+    graph = analysis.graph(structure)
+    pieces = analysis.stretches(structure, "zone_b")
+    disc = analysis.context.disc
+    radial = np.hypot(graph.points[:, 0] - disc.x, graph.points[:, 1] - disc.y) / disc.r
+    count = len(pieces)
+    if count == 0:
+        return np.zeros(0)
+    high = np.array([radial[a:b].max() for a, b in zip(pieces.start, pieces.stop, strict=True)])
+    low = np.array([radial[a:b].min() for a, b in zip(pieces.start, pieces.stop, strict=True)])
+
+    # Pieces that meet at a junction inside the zone belong to one tree.
+    tree = np.arange(count)
+
+    def root(i: int) -> int:
+        while tree[i] != i:
+            i = tree[i]
+        return i
+
+    at_node: dict[int, int] = {}
+    for i in range(count):
+        segment = pieces.segment[i]
+        for side, here in ((0, pieces.start[i] == graph.offsets[segment]), (1, pieces.stop[i] == graph.offsets[segment + 1])):
+            node = int(graph.ends[segment, side])
+            if here and node >= 0 and graph.node_kind[node] == "bifurcation":
+                tree[root(i)] = root(at_node.setdefault(node, i))
+    roots = np.array([root(i) for i in range(count)])
+    usable = (pieces.samples > 0) & (high - low >= LEAST_CROSSING * 0.5)
+    widths: list[float] = []
+    for head in np.unique(roots):
+        members = np.flatnonzero((roots == head) & usable)
+        best: tuple[float, np.ndarray] | None = None
+        for cut in np.linspace(2.1, 2.9, 9):
+            crossing = members[(low[members] <= cut) & (high[members] >= cut)]
+            if crossing.size:
+                shortest = float((high[crossing] - low[crossing]).min())
+                if best is None or shortest > best[0] + 1e-9:
+                    best = (shortest, crossing)
+        if best is not None and best[0] >= LEAST_CROSSING:
+            widths.extend(pieces.width[best[1]])
+    return np.array(widths)
+
+
+DICTIONARY: list[Biomarker] = []
+for _structure, _name in _ROWS.items():
+    _word = {"artery": "arteriolar", "vein": "venular"}[_structure]
+    DICTIONARY += [
+        *length_entries(
+            length_columns(_name), _structure, "zone_b",
+            f"Central retinal {_structure} equivalent: the six widest {_structure} segments crossing zone B (2-3 disc radii from its "
+            f"centre), widest paired with narrowest, w = {KNUDTSON[_structure]} sqrt(w1^2 + w2^2), until one is left.",
+            source="Knudtson 2003", direction=f"wider {_word} tree", needs=(_structure, "disc", "fov"), resolution="calibre",
+        ),
+        Biomarker(
+            f"{_name}_hubbard_um", "vessels",
+            f"Central retinal {_structure} equivalent of Parr and Hubbard from the six widest vessels crossing zone B, in micrometres.",
+            unit="um", source="Hubbard 1999", needs=(_structure, "disc", "fov", "scale"), valid_range=(0.0, 1e4),
+            direction=f"wider {_word} tree", structure=_structure, region="zone_b", resolution="calibre",
+        ),
+        Biomarker(
+            column("vessel_count", _structure, "zone_b"), "vessels",
+            f"Number of {_structure} segments that cross zone B: the equivalents need six.",
+            unit="count", needs=(_structure, "disc", "fov"), valid_range=(0.0, 200.0), direction="more vessels leave the disc",
+            structure=_structure, region="zone_b", resolution="density",
+        ),
+    ]  # fmt: skip
+DICTIONARY += [
+    Biomarker(
+        name, "vessels", definition, source=source, needs=("artery", "vein", "disc", "fov", *extra), valid_range=(0.05, 5.0),
+        direction="wider arteries relative to veins", structure="vessel", region="zone_b", resolution="calibre",
+    )
+    for name, definition, source, extra in (
+        ("avr", "Artery-vein ratio: crae / crve.", "Knudtson 2003", ()),
+        ("avr_hubbard", "Artery-vein ratio of the Parr-Hubbard equivalents.", "Hubbard 1999", ("scale",)),
+    )
+]  # fmt: skip
+
+
+def measure(analysis: Analysis) -> dict[str, Value]:
+    """Values of `DICTIONARY`."""
+    values: dict[str, Value] = {}
+    equivalents: dict[str, Value] = {}
+    hubbards: dict[str, Value] = {}
+    for structure, name in _ROWS.items():
+        null = analysis.null(structure, "zone_b", "density")
+        if null is None:
+            zone = analysis.context.zone("zone_b")
+            if not isinstance(zone, Null) and zone.share < LEAST_ZONE_SHARE:
+                null = Null("zone_outside_fov")
+        widths = zone_b_widths(analysis, structure) if null is None else np.zeros(0)
+        values[column("vessel_count", structure, "zone_b")] = null if null is not None else float(len(widths))
+        null = null or analysis.missing(structure, "calibre")
+        if null is None and len(widths) < VESSELS:
+            null = Null("too_few_vessels")
+        equivalents[structure] = null if null is not None else knudtson(widths, structure)
+        values |= analysis.lengths(length_columns(name), equivalents[structure])
+        um = analysis.context.um_per_grid_px
+        if null is None and um is None:
+            null = Null("no_scale")
+        hubbards[structure] = null if null is not None else hubbard(widths * um, structure)
+        values[f"{name}_hubbard_um"] = hubbards[structure]
+    for name, pair in (("avr", equivalents), ("avr_hubbard", hubbards)):
+        nulls = [v for v in pair.values() if isinstance(v, Null)]
+        values[name] = nulls[0] if nulls else pair["artery"] / pair["vein"]
+    return values

@@ -1,0 +1,169 @@
+"""How much vessel there is: densities, counts of the graph, and the distance from the retina to its nearest vessel."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retsam.biomarkers.registry import Biomarker, Null
+from retsam.biomarkers.vessels.analysis import (
+    HEMIFIELDS,
+    STRUCTURES,
+    ZONES,
+    Analysis,
+    Value,
+    column,
+    length_columns,
+    length_entries,
+    lookup,
+)
+
+REGIONS = (*ZONES, *HEMIFIELDS)
+#: Regions in which the graph's nodes are counted.
+COUNT_REGIONS = ("whole", "zone_c")
+
+_COUNTS = {
+    "segment_count": (
+        "Number of vessel segments between nodes of the graph (after spurs are cut and crossings led through).",
+        "more segments",
+    ),
+    "endpoint_count": ("Number of free vessel ends.", "more, or more broken, vessels"),
+    "branchpoint_count": ("Number of bifurcations; a junction counts once, a crossing not at all.", "more branching"),
+    "component_count": ("Number of connected pieces of the vessel graph.", "more broken vessels"),
+}
+
+
+def _needs(structure: str, region: str) -> tuple[str, ...]:
+    extra = {"whole": (), "superior": ("disc", "fovea", "laterality"), "inferior": ("disc", "fovea", "laterality")}.get(region, ("disc",))
+    return (structure, "fov", *extra)
+
+
+DICTIONARY: list[Biomarker] = []
+for _structure in STRUCTURES:
+    for _region in REGIONS:
+        DICTIONARY.append(
+            Biomarker(
+                column("area_density", _structure, _region), "vessels",
+                "Area of the vessels over the area of the region inside the field of view.",
+                needs=_needs(_structure, _region), valid_range=(0.0, 1.0), direction="denser vessels",
+                structure=_structure, region=_region, resolution="density",
+            )
+        )  # fmt: skip
+        for _suffix, _unit, _extra, _word in (
+            ("", "px^-1", (), "native pixels"), ("dd", "DD^-1", ("disc",), "disc diameters"), ("mm", "mm^-1", ("scale",), "millimetres"),
+        ):  # fmt: skip
+            DICTIONARY.append(
+                Biomarker(
+                    column("length_density", _structure, _region, _suffix), "vessels",
+                    f"Length of the smoothed centrelines over the area of the region inside the field of view, in {_word}.",
+                    unit=_unit, needs=tuple(dict.fromkeys((*_needs(_structure, _region), *_extra))), valid_range=(0.0, 1e3),
+                    direction="denser vessels", structure=_structure, region=_region, resolution="density",
+                )
+            )  # fmt: skip
+    for _region in COUNT_REGIONS:
+        for _name, (_definition, _direction) in _COUNTS.items():
+            DICTIONARY.append(
+                Biomarker(
+                    column(_name, _structure, _region), "vessels", _definition, unit="count", needs=_needs(_structure, _region),
+                    valid_range=(0.0, 1e5), direction=_direction, structure=_structure, region=_region, resolution="density",
+                )
+            )  # fmt: skip
+    for _name, _definition in (
+        ("sparsity_mean", "Mean distance from a point of the retina in the field of view to the edge of the nearest vessel."),
+        ("sparsity_max", "Largest distance from a point of the retina in the field of view to the edge of the nearest vessel."),
+    ):
+        DICTIONARY += length_entries(
+            length_columns(_name, _structure), _structure, "whole", _definition, needs=(_structure, "fov"), source="Vargas Quiros 2025",
+            direction="sparser vessels", resolution="density",
+        )  # fmt: skip
+
+
+def measure(analysis: Analysis) -> dict[str, Value]:
+    """Values of `DICTIONARY`."""
+    values: dict[str, Value] = {}
+    for structure in STRUCTURES:
+        for region in REGIONS:
+            null = analysis.null(structure, region, "density")
+            values |= _densities(analysis, structure, region, null)
+        for region in COUNT_REGIONS:
+            null = analysis.null(structure, region, "density")
+            counts: dict[str, Value] = dict.fromkeys(_COUNTS, null) if null is not None else _counts(analysis, structure, region)
+            values |= {column(name, structure, region): value for name, value in counts.items()}
+        null = analysis.missing(structure, "density")
+        mean, largest = (null, null) if null is not None else _sparsity(analysis, structure)
+        values |= analysis.lengths(length_columns("sparsity_mean", structure), mean)
+        values |= analysis.lengths(length_columns("sparsity_max", structure), largest)
+    return values
+
+
+def _densities(analysis: Analysis, structure: str, region: str, null: Null | None) -> dict[str, Value]:
+    area_name = column("area_density", structure, region)
+    names = [column("length_density", structure, region, suffix) for suffix in ("", "dd", "mm")]
+    if null is not None:
+        return dict.fromkeys([area_name, *names], null)
+    mask = analysis.region_mask(region)
+    area = int(np.count_nonzero(mask))
+    plane = analysis.context.plane(structure)
+    graph = analysis.graph(structure)
+    length = float(graph.sample_length[analysis.inside(structure, region)].sum())
+    vessel = np.count_nonzero(plane) if region == "whole" else int(cv2.countNonZero(plane.view(np.uint8) & mask.view(np.uint8)))
+    density = length / area
+    um = analysis.context.um_per_grid_px
+    return {
+        area_name: vessel / area,
+        names[0]: density / analysis.native,
+        names[1]: density * analysis.px_per_dd if analysis.px_per_dd else (analysis.context.disc_null or Null("no_disc")),
+        names[2]: density * 1000.0 / um if um is not None else Null("no_scale"),
+    }
+
+
+def _counts(analysis: Analysis, structure: str, region: str) -> dict[str, Value]:
+    graph = analysis.graph(structure)
+    mask = analysis.region_mask(region)
+    inside = lookup(mask, graph.node_points) if region != "whole" else np.ones(len(graph.node_points), bool)
+    segments = np.unique(graph.segment_of[analysis.inside(structure, region)])
+    parent = np.arange(len(graph.node_points) + 1)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    rings = 0
+    touched: set[int] = set()
+    for segment in segments:
+        a, b = int(graph.ends[segment, 0]), int(graph.ends[segment, 1])
+        if a < 0:
+            rings += 1
+            continue
+        touched |= {a, b}
+        parent[root(a)] = root(b)
+    return {
+        "segment_count": float(len(segments)),
+        "endpoint_count": float(np.count_nonzero(inside & (graph.node_kind == "end"))),
+        "branchpoint_count": float(np.count_nonzero(inside & (graph.node_kind == "bifurcation"))),
+        "component_count": float(len({root(n) for n in touched}) + rings),
+    }
+
+
+def _sparsity(analysis: Analysis, structure: str) -> tuple[float, float]:
+    """Mean and largest distance to the nearest vessel (grid px)."""
+    plane = analysis.context.plane(structure)
+    background = (~plane).view(np.uint8)
+    # Distances of many pixels need no grid of one: from 900 px on, every second (third...) one is measured.
+    stride = max(1, round(max(plane.shape) / 600))
+    fov = analysis.context.fov
+    if stride > 1:
+        kernel = np.ones((stride, stride), np.uint8)
+        # A cell is vessel if any of its pixels is, so that no thin vessel falls through.
+        background = np.ascontiguousarray(cv2.erode(background, kernel)[stride // 2 :: stride, stride // 2 :: stride])
+        fov = fov[stride // 2 :: stride, stride // 2 :: stride]
+    distance = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    found = distance[fov]
+    # Pixel centre to pixel centre: the vessel's edge lies half a cell nearer.
+    found = np.maximum(found - np.float32(0.5), 0.0)
+    return float(found.mean(dtype=np.float64)) * stride, float(found.max()) * stride
+
+
+__all__ = ["DICTIONARY", "measure"]

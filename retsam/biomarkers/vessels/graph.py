@@ -1,0 +1,262 @@
+"""The vessel graph: built once for each structure, shared by all its biomarkers.
+
+Mask -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings led through -> sub-pixel centrelines and widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from retsam.biomarkers.vessels import centreline, topology
+from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton
+
+#: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that pixels alone explain (px rms), and
+#: its part of the width.
+TOLERANCE = (0.08, 0.002)
+#: Shortest undulation that the spline may follow: in px, and in vessel widths.
+CUTOFF = (8.0, 1.0)
+
+KINDS = {topology.ARTERY: "artery", topology.VEIN: "vein", topology.UNKNOWN: "unknown"}
+
+
+@dataclass
+class VesselGraph:
+    """Centreline graph of one structure. Coordinates are (x, y) in grid pixels, pixel-centre.
+
+    Parameters
+    ----------
+    structure : str
+        ``artery``, ``vein`` or ``vessel``.
+    points : ndarray [K, 2]
+        Centreline samples of all segments, about a pixel apart.
+    width, curvature : ndarray [K]
+        Width normal to the centreline (px) and signed curvature (1/px).
+    measured : ndarray of bool [K]
+        False where a sample is interpolated (inside a junction, under a crossing vessel): its width and curvature do not count.
+    offsets : ndarray of int [S + 1]
+        Segment i holds the samples ``offsets[i]:offsets[i + 1]``.
+    ends : ndarray of int [S, 2]
+        Nodes at the start and end of each segment; -1 for a closed loop.
+    node_points : ndarray [N, 2]
+    node_radius : ndarray [N]
+        Radius of the inscribed circle (px); 0 for free ends.
+    node_kind : ndarray of str [N]
+        ``end``, ``bifurcation`` or ``contact`` (a vessel ends on one of the other kind).
+    crossings : ndarray [C, 2]
+        Where two vessels cross (of the `vessel` structure only).
+    segment_kind : ndarray of int [S]
+    """
+
+    structure: str
+    points: np.ndarray
+    width: np.ndarray
+    curvature: np.ndarray
+    measured: np.ndarray
+    offsets: np.ndarray
+    ends: np.ndarray
+    node_points: np.ndarray
+    node_radius: np.ndarray
+    node_kind: np.ndarray
+    crossings: np.ndarray
+    segment_kind: np.ndarray
+    skeleton: Skeleton | None
+
+    @property
+    def size(self) -> int:
+        """Number of segments."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def segment_of(self) -> np.ndarray:
+        """Segment of each sample, int [K]."""
+        return np.repeat(np.arange(self.size), np.diff(self.offsets))
+
+    @cached_property
+    def step(self) -> np.ndarray:
+        """Length from each sample to the next of its segment (px), 0 at a segment's last sample."""
+        steps = np.zeros(len(self.points))
+        if len(self.points) > 1:
+            steps[:-1] = np.hypot(*np.diff(self.points, axis=0).T)
+        steps[self.offsets[1:] - 1] = 0.0
+        return steps
+
+    @cached_property
+    def sample_length(self) -> np.ndarray:
+        """Length that each sample stands for (px): half the way to either neighbour."""
+        half = 0.5 * self.step
+        length = half.copy()
+        length[1:] += half[:-1]
+        return length
+
+    def incident(self) -> dict[int, list[tuple[int, int]]]:
+        """Node -> [(segment, 0 at its start or 1 at its end)]."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for segment in range(self.size):
+            for side in (0, 1):
+                node = int(self.ends[segment, side])
+                if node >= 0:
+                    found.setdefault(node, []).append((segment, side))
+        return found
+
+
+def _empty(structure: str) -> VesselGraph:
+    none = np.zeros(0)
+    return VesselGraph(
+        structure, np.zeros((0, 2)), none, none, np.zeros(0, bool), np.zeros(1, np.int64), np.zeros((0, 2), np.int32),
+        np.zeros((0, 2)), none, np.zeros(0, "U11"), np.zeros((0, 2)), np.zeros(0, np.int64), None,
+    )  # fmt: skip
+
+
+def _crop(plane: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Another mask in the frame of a skeleton's crop, uint8."""
+    height, width = skeleton.mask.shape
+    out = np.zeros((height, width), np.uint8)
+    x0, y0 = skeleton.origin[0] + MARGIN, skeleton.origin[1] + MARGIN
+    inner = plane[y0 : y0 + height - 2 * MARGIN, x0 : x0 + width - 2 * MARGIN]
+    out[MARGIN : MARGIN + inner.shape[0], MARGIN : MARGIN + inner.shape[1]] = inner
+    return out
+
+
+def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = None, vein: np.ndarray | None = None) -> VesselGraph:
+    """Build the graph of a vessel mask.
+
+    Parameters
+    ----------
+    structure : str
+        ``artery``, ``vein`` or ``vessel``.
+    plane : ndarray of bool, [H, W]
+        The mask, inside the field of view.
+    artery, vein : ndarray of bool, [H, W], optional
+        For `vessel`: tell crossings from bifurcations. For `artery` or `vein`, the other one bridges the gaps where the other
+        kind passes over.
+
+    Returns
+    -------
+    VesselGraph
+        Without segments if the mask holds no vessel.
+    """
+    skeleton = make_skeleton(plane)
+    if skeleton is None:
+        return _empty(structure)
+    graph = topology.build(skeleton)
+    if structure == "vessel":
+        if artery is not None and vein is not None:
+            topology.label_kinds(graph, _crop(artery, skeleton), _crop(vein, skeleton))
+        topology.resolve_crossings(graph)
+    else:
+        kind = topology.ARTERY if structure == "artery" else topology.VEIN
+        other = vein if structure == "artery" else artery
+        for segment in graph.segments.values():
+            segment.kind = kind
+        if other is not None:
+            topology.bridge_gaps(graph, skeleton.distance, _crop(other, skeleton))
+    return _fit(structure, skeleton, graph)
+
+
+def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> VesselGraph:
+    """Sub-pixel centrelines and widths of all segments."""
+    segments = [s for s in graph.segments.values() if len(s.path) >= 2]
+    if not segments:
+        return _empty(structure)
+    incident = graph.ends()
+    nodes = [n for n in graph.position if n in incident]
+    number = {n: i for i, n in enumerate(nodes)}
+    ends = np.array([[number.get(s.a, -1), number.get(s.b, -1)] for s in segments], np.int32)
+    node_position = np.array([graph.position[n] for n in nodes], float).reshape(-1, 2)
+    degree = np.array([len(incident[n]) for n in nodes], int)
+    node_radius = np.array([graph.radius[n] if len(incident[n]) > 1 else 0.0 for n in nodes])
+    contact = np.array([n in graph.contacts for n in nodes], bool)
+    node_kind = np.where(contact, "contact", np.where(degree >= 3, "bifurcation", "end")).astype("U11")
+
+    paths = np.concatenate([s.path for s in segments]).astype(float)
+    offsets = np.concatenate([[0], np.cumsum([len(s.path) for s in segments])]).astype(np.int64)
+    pixels = paths.astype(np.intp)
+    along = skeleton.distance[pixels[:, 0], pixels[:, 1]]
+    width0 = np.maximum(2.0 * np.add.reduceat(along, offsets[:-1]) / np.diff(offsets), 1.0).astype(float)
+
+    sample_offsets = np.concatenate([[0], np.cumsum(centreline.count_samples(paths, offsets))]).astype(np.int64)
+    total = int(sample_offsets[-1])
+    points, normals, widths = np.empty((total, 2)), np.empty((total, 2)), np.empty(total)
+    centreline.sample_profiles(skeleton.mask, paths, offsets, width0, sample_offsets, points, normals, widths)
+    valid, width = np.empty(total, np.uint8), np.empty(len(segments))
+    centreline.mark_valid(points, widths, sample_offsets, ends, node_position, node_radius, valid, width)
+    lines = np.zeros((len(segments), 2, 5))
+    centreline.end_lines(points, sample_offsets, valid, width, lines)
+    met = np.empty_like(node_position)
+    centreline.meet_lines(lines, ends, node_position, node_radius, met)
+
+    room = total + int(np.ceil(8.0 * (width0.sum() + width.sum()) + 8.0 * node_radius.sum() + 40 * len(segments)))
+    out, out_width, out_kappa = np.empty((room, 2)), np.empty(room), np.empty(room)
+    out_valid, out_offsets = np.empty(room, np.uint8), np.empty(len(segments) + 1, np.int64)
+    size = centreline.fit_centrelines(
+        skeleton.mask, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, TOLERANCE, CUTOFF,
+        out, out_width, out_kappa, out_valid, out_offsets,
+    )  # fmt: skip
+    # Ends of vessels sit where their centrelines end, not where their skeletons did.
+    free = node_radius == 0.0
+    for side, index in ((0, out_offsets[:-1]), (1, out_offsets[1:] - 1)):
+        has = ends[:, side] >= 0
+        at = ends[has, side]
+        met[at[free[at]]] = out[index[has][free[at]]]
+    shift = np.array(skeleton.origin, float)
+    crossings = np.array(graph.crossings, float).reshape(-1, 2)[:, ::-1] + shift
+    return VesselGraph(
+        structure=structure,
+        points=out[:size, ::-1] + shift,
+        width=out_width[:size].copy(),
+        curvature=out_kappa[:size].copy(),
+        measured=out_valid[:size].astype(bool),
+        offsets=out_offsets,
+        ends=ends,
+        node_points=met[:, ::-1] + shift,
+        node_radius=node_radius,
+        node_kind=node_kind,
+        crossings=crossings,
+        segment_kind=np.array([s.kind for s in segments]),
+        skeleton=skeleton,
+    )
+
+
+def segment_table(graph: VesselGraph, metrics: dict[str, np.ndarray], native_scale: float = 1.0) -> pd.DataFrame:
+    """One row a segment, for plotting and export (`retsam measure --graphs`).
+
+    Parameters
+    ----------
+    graph : VesselGraph
+    metrics : dict of str to ndarray [S]
+        Further columns, one value a segment.
+    native_scale : float
+        Native px per grid px; lengths and widths are given in native px, coordinates in grid px.
+
+    Returns
+    -------
+    pandas.DataFrame
+        structure, segment, kind, node_a, node_b, node_a_kind, node_b_kind, length_px, width_px, the metrics, x and y (lists).
+    """
+    rows = []
+    kinds = ["", *graph.node_kind]
+    for s in range(graph.size):
+        window = slice(graph.offsets[s], graph.offsets[s + 1])
+        ok = graph.measured[window]
+        widths = graph.width[window]
+        rows.append(
+            {
+                "structure": graph.structure,
+                "segment": s,
+                "kind": KINDS[int(graph.segment_kind[s])],
+                "node_a": int(graph.ends[s, 0]),
+                "node_b": int(graph.ends[s, 1]),
+                "node_a_kind": kinds[int(graph.ends[s, 0]) + 1],
+                "node_b_kind": kinds[int(graph.ends[s, 1]) + 1],
+                "length_px": float(graph.step[window].sum()) * native_scale,
+                "width_px": float(widths[ok].mean()) * native_scale if ok.any() else float("nan"),
+                **{name: float(values[s]) for name, values in metrics.items()},
+                "x": np.round(graph.points[window, 0], 2).tolist(),
+                "y": np.round(graph.points[window, 1], 2).tolist(),
+            }
+        )
+    return pd.DataFrame(rows)

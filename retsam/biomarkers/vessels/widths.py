@@ -1,0 +1,132 @@
+"""Widths of vessels normal to their centrelines, beading, and length over width."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retsam.biomarkers.registry import Biomarker, Null
+from retsam.biomarkers.vessels.analysis import (
+    STRUCTURES,
+    ZONES,
+    Analysis,
+    Value,
+    column,
+    length_columns,
+    length_entries,
+    weighted_quantiles,
+)
+
+_STATISTICS = {
+    "width_mean": "Mean width of the vessels, each segment weighted by its length; a segment's width is the mean of sub-pixel widths "
+    "normal to its centreline, outside junctions.",
+    "width_sd": "Standard deviation of the segments' widths, weighted by length.",
+    "width_p10": "10th percentile of the segments' widths, weighted by length.",
+    "width_p50": "Median of the segments' widths, weighted by length.",
+    "width_p90": "90th percentile of the segments' widths, weighted by length.",
+}
+
+#: A segment's beading is measured when it is at least this many widths long and this many px wide.
+BEADING_LENGTH_WIDTHS = 5.0
+BEADING_WIDTH_PX = 3.0
+#: Variance of a width that pixels alone produce: two edges, each off by a uniform half pixel, averaged over three samples.
+_PIXEL_VARIANCE = 2.0 / 12.0 / 3.0
+
+DICTIONARY: list[Biomarker] = [
+    entry
+    for structure in STRUCTURES
+    for region in ZONES
+    for name, definition in _STATISTICS.items()
+    for entry in length_entries(
+        length_columns(name, structure, region),
+        structure,
+        region,
+        definition,
+        needs=(structure, "fov") + (("disc",) if region != "whole" else ()),
+        direction="more unequal vessels" if name == "width_sd" else "wider vessels",
+        resolution="calibre",
+    )
+]
+for _structure in STRUCTURES:
+    DICTIONARY.append(
+        Biomarker(
+            column("length_diameter_ratio", _structure),
+            "vessels",
+            "Median over segments between two bifurcations of length over mean width.",
+            source="Witt 2006; King 1996",
+            needs=(_structure, "fov"),
+            valid_range=(0.0, 1e4),
+            direction="longer, thinner segments",
+            structure=_structure,
+            resolution="calibre",
+        )
+    )
+DICTIONARY.append(
+    Biomarker(
+        "beading_index_vein",
+        "vessels",
+        "Variance of the vein's width along a segment beyond a linear taper, less what pixels alone produce, over the squared mean "
+        "width; mean over segments, weighted by length.",
+        source="after ETDRS report 10 (venous beading), 1991",
+        needs=("vein", "fov"),
+        valid_range=(0.0, 1.0),
+        direction="more beading",
+        structure="vein",
+        resolution="calibre",
+    )
+)
+
+
+def measure(analysis: Analysis) -> dict[str, Value]:
+    """Values of `DICTIONARY`."""
+    values: dict[str, Value] = {}
+    for structure in STRUCTURES:
+        for region in ZONES:
+            null = analysis.null(structure, region, "calibre")
+            found: list[Value] = [null] * 5 if null is not None else _statistics(analysis, structure, region)
+            for name, value in zip(_STATISTICS, found, strict=True):
+                values |= analysis.lengths(length_columns(name, structure, region), value)
+        null = analysis.missing(structure, "calibre")
+        values[column("length_diameter_ratio", structure)] = null if null is not None else _length_diameter_ratio(analysis, structure)
+    null = analysis.missing("vein", "calibre")
+    values["beading_index_vein"] = null if null is not None else _beading(analysis)
+    return values
+
+
+def _statistics(analysis: Analysis, structure: str, region: str) -> list[Value]:
+    """Mean, SD and percentiles of the segments' widths (grid px)."""
+    pieces = analysis.stretches(structure, region)
+    use = pieces.samples > 0
+    if not use.any():
+        return [Null("too_few_vessels")] * 5
+    width, weight = pieces.width[use], pieces.length[use]
+    mean = float(np.average(width, weights=weight))
+    sd = float(np.sqrt(np.average((width - mean) ** 2, weights=weight)))
+    return [mean, sd, *weighted_quantiles(width, weight, (0.1, 0.5, 0.9))]
+
+
+def _length_diameter_ratio(analysis: Analysis, structure: str) -> Value:
+    graph = analysis.graph(structure)
+    pieces = analysis.stretches(structure)
+    bifurcation = np.append(graph.node_kind == "bifurcation", False)
+    between = bifurcation[graph.ends[pieces.segment]].all(axis=1) & (pieces.samples > 0)
+    if not between.any():
+        return Null("too_few_vessels")
+    return float(np.median(pieces.length[between] / pieces.width[between]))
+
+
+def _beading(analysis: Analysis) -> Value:
+    graph = analysis.graph("vein")
+    pieces = analysis.stretches("vein")
+    use = (pieces.length >= BEADING_LENGTH_WIDTHS * pieces.width) & (pieces.width >= BEADING_WIDTH_PX) & (pieces.samples >= 12)
+    total = weight = 0.0
+    for i in np.flatnonzero(use):
+        window = slice(pieces.start[i], pieces.stop[i])
+        ok = graph.measured[window]
+        along = np.cumsum(graph.step[window])[ok]
+        smooth = np.convolve(graph.width[window][ok], np.ones(3) / 3.0, mode="valid")
+        along = along[1:-1]
+        residual = smooth - np.polyval(np.polyfit(along, smooth, 1), along)
+        variance = max(float(residual.var()) - _PIXEL_VARIANCE, 0.0)
+        total += pieces.length[i] * variance / pieces.width[i] ** 2
+        weight += pieces.length[i]
+    return total / weight if weight else Null("too_few_vessels")
