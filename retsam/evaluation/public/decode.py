@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
+from skimage.draw import polygon2mask
 
 Decoder = Callable[[tuple[int, int]], np.ndarray]
 
@@ -101,7 +101,7 @@ def _contours(disc: Path | None, cup: Path | None, shape) -> np.ndarray:
             points = np.loadtxt(path, ndmin=2)[:, :2]
             if len(points) < 3:
                 raise ValueError(f"{path}: expected a contour, lines of x and y, found {len(points)} points")
-            cv2.fillPoly(out, [np.round(points).astype(np.int32)], label)
+            out[polygon2mask(shape, points[:, ::-1])] = label  # pixels whose centre is inside
     return out
 
 
