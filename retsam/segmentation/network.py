@@ -82,10 +82,18 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Trunk: six input channels (RGB and its local contrast) to features at strides 2 to 32, and detail at stride 2."""
+    """Trunk: six input channels (RGB and its local contrast) to features at strides 2 to 32, and detail at stride 2.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    frozen : int
+        Blocks, stem included, that are not trained. The first two, at stride 2, cost a quarter of a step, and ImageNet's edges serve
+        the retina too; what they do not see enters by ``detail``.
+    """
+
+    def __init__(self, frozen: int = 0) -> None:
         super().__init__()
+        self.frozen = frozen
         self._conv_stem = nn.Conv2d(6, 32, 3, 2, 1, bias=False)
         self._bn0 = FrozenBatchNorm(32, eps=1e-3)
         self._blocks = nn.ModuleList(_InvertedResidual(*spec) for spec in _BLOCKS)
@@ -94,9 +102,11 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.detail(F.pixel_unshuffle(x, 2))]
-        x = F.relu6(self._bn0.after(self._conv_stem, x))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = F.relu6(self._bn0.after(self._conv_stem, x))
         for index, block in enumerate(self._blocks):
-            x = block(x)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index + 1 >= self.frozen):
+                x = block(x)
             if index in _SKIPS:
                 features.append(x)
         features.append(self.context(x))

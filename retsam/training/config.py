@@ -45,9 +45,11 @@ class TrainConfig(BaseModel):
         default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
     )
     pseudo_labels: Path | None = Field(None, description="Folder written by `retsam train pseudo-label`; joined with a lower weight.")
-    pseudo_weight: float = Field(0.3, ge=0, le=1, description="Weight of a pseudo-labelled crop's loss.")
+    pseudo_weight: float = Field(0.3, gt=0, lt=1, description="Weight of a pseudo-labelled crop's loss.")
+    pseudo_share: float = Field(0.5, gt=0, description="Steps on pseudo-labels relative to the steps on drawn vessels.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
+    frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that keep their initial weights; 3 saves a third of a step.")
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     steps: int = Field(6000, ge=1, description="Steps in all; the rate is constant after the warm-up and falls over the last part.")
     warmup: int = Field(200, ge=0, description="Steps of linear warm-up.")

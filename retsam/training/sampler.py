@@ -36,6 +36,8 @@ class Batch:
         Heatmaps (``macula``).
     pool : int
         Reduction of the local contrast (see :meth:`RetinaNetwork.forward`).
+    weight : float
+        Of its loss.
     """
 
     task: str
@@ -43,6 +45,12 @@ class Batch:
     label: np.ndarray
     target: np.ndarray | None
     pool: int
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Name in the log: pseudo-labelled batches apart."""
+        return self.task if self.weight == 1 else f"{self.task}_pseudo"
 
 
 class TaskSampler:
@@ -53,10 +61,12 @@ class TaskSampler:
     task : str
     frames : Frames
     settings : TaskConfig
+    loss_weight : float
+        Of its batches' loss; under 1 for pseudo-labels.
     """
 
-    def __init__(self, task: str, frames: Frames, settings: TaskConfig) -> None:
-        self.task, self.frames, self.settings = task, frames, settings
+    def __init__(self, task: str, frames: Frames, settings: TaskConfig, loss_weight: float = 1.0) -> None:
+        self.task, self.frames, self.settings, self.loss_weight = task, frames, settings, loss_weight
         weight = frames.table["weight"].to_numpy(float)
         self.p = weight / weight.sum()
         whole = weight * ~frames.table["dataset"].isin(["refuge_roi"]).to_numpy()
@@ -95,7 +105,7 @@ class TaskSampler:
                 heats.append(_heatmap(matrix @ [row["point_x"], row["point_y"], 1.0], side))
         whole = self.task in ("optic_nerve", "macula") and not roi
         pool = 4 if whole or frame_side <= FULL_SIDE else 8
-        return Batch(self.task, np.stack(crops), np.stack(masks), np.stack(heats) if heats else None, pool)
+        return Batch(self.task, np.stack(crops), np.stack(masks), np.stack(heats) if heats else None, pool, self.loss_weight)
 
     def _matrix(self, rng: np.random.Generator, index: int, side: int, roi: bool) -> np.ndarray:
         settings, middle = self.settings, (self.settings.frame - 1) / 2

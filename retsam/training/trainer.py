@@ -17,6 +17,7 @@ from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import losses
 from retsam.training.config import TrainConfig
 from retsam.training.frames import load_frames
+from retsam.training.pseudo import load_pseudo
 from retsam.training.sampler import Batch, BatchStream, TaskSampler
 
 _LOSSES = {"vessels": losses.vessel_loss, "optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
@@ -42,8 +43,13 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
         torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
     samplers = {task: TaskSampler(task, load_frames(config, task, rank == 0), settings) for task, settings in config.tasks.items()}
+    shares = {task: settings.share for task, settings in config.tasks.items()}
+    if config.pseudo_labels is not None and (config.pseudo_labels / "vessels.csv").exists() and "vessels" in config.tasks:
+        samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
+        shares["pseudo"] = config.pseudo_share * shares["vessels"]
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
     _initialise(model, config.init)
+    model.encoder.frozen = config.frozen if config.init != "random" else 0
     average = copy.deepcopy(model).requires_grad_(False)
     trunk = list(model.encoder._blocks.parameters()) + [model.encoder._conv_stem.weight]
     ids = {id(p) for p in trunk}
@@ -53,7 +59,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     step = _resume(config, model, average, optimiser)
     runner = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world > 1 else model
     seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
-    stream = BatchStream(samplers, {task: s.share for task, s in config.tasks.items()}, seed, config.loaders)
+    stream = BatchStream(samplers, shares, seed, config.loaders)
     log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
     try:
         while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
@@ -61,7 +67,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
                 group["lr"] = config.learning_rate * group["factor"] * rate_at(step, config)
             batch = stream.next()
             terms = batch_loss(runner, batch, device)
-            loss = sum(terms.values())
+            loss = batch.weight * sum(terms.values())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), 2.0)
@@ -72,7 +78,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
             step += 1
             _average(average, model, min(config.ema, (1 + step) / (10 + step)))
             for name, value in terms.items():
-                running.setdefault(f"{batch.task}.{name}", []).append(float(value.detach()))
+                running.setdefault(f"{batch.name}.{name}", []).append(float(value.detach()))
             if step % 50 == 0 and rank == 0:
                 log.write(step, time.monotonic() - started, optimiser.param_groups[1]["lr"], running)
                 running = {}
@@ -95,7 +101,7 @@ def rate_at(step: int, config: TrainConfig) -> float:
     start = config.steps * (1 - config.cooldown)
     if step <= start:
         return 1.0
-    return 0.5 * (1 + np.cos(np.pi * min(1.0, (step - start) / (config.steps - start))))
+    return float(0.5 * (1 + np.cos(np.pi * min(1.0, (step - start) / (config.steps - start)))))
 
 
 def batch_loss(model: nn.Module, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,0 +1,61 @@
+"""A shard of photographs, good and bad, to one store."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from fundus_drawings import drawn_eye
+
+import retsam
+from retsam.masks.masks import Failure, Masks
+from retsam.masks.store import read_masks
+from retsam.quality.field_of_view import detect_field_of_view
+from retsam.segmentation.config import SegmentationConfig
+from retsam.segmentation.predict import Segmenter
+from retsam.segmentation.shard import segment_shard
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter()
+
+
+def test_bad_photographs_are_rows_and_the_order_is_kept(tmp_path, segmenter):
+    rgb, _ = drawn_eye(300)
+    cv2.imwrite(str(tmp_path / "good.png"), rgb[..., ::-1])
+    (tmp_path / "gone.jpg").write_bytes(b"\xff\xd8\xff not a photograph")
+    shard = pd.DataFrame(
+        {
+            "image_id": ["a", "b", "c"],
+            "path": [str(tmp_path / name) for name in ("good.png", "gone.jpg", "good.png")],
+            "eye": ["R", None, "L"],
+            "um_per_px": [12.5, np.nan, np.nan],
+        }
+    )
+    fov = detect_field_of_view(rgb).to_columns()
+    metrics = pd.DataFrame([{"image_id": i, "status": "ok", "reason": None, "detail": None, **fov} for i in "abc"])
+    path = segment_shard(shard, metrics, tmp_path / "s0000.zarr", SegmentationConfig(workers=2), 10**7, segmenter, progress=False)
+    items = list(read_masks(path))
+    assert [item.image_id for item in items] == ["a", "b", "c"]
+    assert isinstance(items[0], Masks) and isinstance(items[1], Failure) and isinstance(items[2], Masks)
+    assert items[1].reason and items[1].detail
+    assert items[0].eye == "R" and items[0].um_per_px == 12.5 and items[2].um_per_px is None
+    assert items[0].frame.native_width == 300
+    assert all(np.array_equal(items[0].planes[name], items[2].planes[name]) for name in items[0].planes)
+    assert "drusen" not in items[0].planes and items[0].status["drusen"] == "not_available"
+
+
+def test_metrics_of_other_images_are_refused(tmp_path, segmenter):
+    shard = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
+    with pytest.raises(ValueError, match="quality metrics"):
+        segment_shard(
+            shard, pd.DataFrame({"image_id": ["z"], "status": ["ok"]}), tmp_path / "s.zarr", SegmentationConfig(), 10**7, segmenter
+        )
+
+
+def test_segment_checks_its_input_and_gives_masks():
+    with pytest.raises(ValueError, match="uint8"):
+        retsam.segment(np.zeros((10, 10), np.float32))
+    rgb, _ = drawn_eye(300)
+    masks = retsam.segment(rgb, eye="L")
+    assert masks.eye == "L" and masks.fov.mean() > 0.7 and set(masks.confidence) == set(masks.planes)

@@ -1,0 +1,136 @@
+"""Labels, losses, and a run of two steps that resumes."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from fundus_drawings import write_manifest
+
+from retsam.segmentation.weights import load_state
+from retsam.training import labels as lab
+from retsam.training import losses
+from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.frames import held_out, read_manifest, task_rows
+from retsam.training.stages import run_stage
+from retsam.training.trainer import rate_at
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def config(tmp_path):
+    tasks = {
+        "vessels": TaskConfig(datasets={"drawn": 1}, crop=64, batch=2, frame=128, share=3),
+        "optic_nerve": TaskConfig(datasets={"drawn": 1}, crop=64, batch=2, frame=128),
+        "lesions_dr": TaskConfig(datasets={"drawn": 1}, crop=64, batch=2, frame=128),
+        "macula": TaskConfig(datasets={"drawn": 1}, crop=64, batch=2, frame=64),
+    }
+    manifest = write_manifest(tmp_path)
+    return TrainConfig(
+        manifest=manifest, root=tmp_path, out=tmp_path / "run", init="random", tasks=tasks, steps=8, warmup=2, checkpoint_every=4
+    )
+
+
+def test_test_parts_and_their_groups_never_train(config):
+    manifest = read_manifest(config)
+    assert manifest["held_out"].tolist() == [False, False, True]
+    assert len(task_rows(manifest, "vessels", config.tasks["vessels"])) == 2
+    twin = manifest.assign(group=["drawn:0", "drawn:9", "drawn:0"])
+    assert held_out(twin, config).tolist() == [True, False, True]
+    half = config.model_copy(update={"holdout": {"drawn": 1.0}})
+    with pytest.raises(ValueError, match="no labelled training photograph"):
+        task_rows(read_manifest(half), "vessels", half.tasks["vessels"])
+
+
+def test_run_resumes_and_ships_half_precision(config):
+    (path,) = run_stage(config.model_copy(update={"steps": 4}))
+    first = (config.out / "checkpoint.pt").stat().st_mtime_ns
+    assert torch.load(config.out / "checkpoint.pt", weights_only=True)["step"] == 4
+    run_stage(config)
+    assert torch.load(config.out / "checkpoint.pt", weights_only=True)["step"] == 8
+    assert (config.out / "checkpoint.pt").stat().st_mtime_ns > first
+    state, metadata = load_state(path)
+    assert metadata["step"] == 8 and all(torch.isfinite(v).all() for v in state.values())
+
+
+def test_experts_are_one_network_a_task(config):
+    small = config.model_copy(update={"steps": 1})
+    paths = run_stage(small, "experts", ("macula", "optic_nerve"))
+    assert [p.parent.name for p in paths] == ["macula", "optic_nerve"]
+    state, _ = load_state(paths[0])
+    assert not any(name.startswith("decoders.optic_nerve") for name in state)
+    with pytest.raises(ValueError, match="unknown tasks"):
+        run_stage(config, "experts", ("ears",))
+    with pytest.raises(ValueError, match="starts from a trained network"):
+        run_stage(config, "adapt")
+
+
+def test_adapt_starts_from_weights(config):
+    (path,) = run_stage(config.model_copy(update={"steps": 1}))
+    adapted = config.model_copy(update={"steps": 1, "init": str(path), "out": config.out / "adapted", "learning_rate": 1e-9})
+    (tuned,) = run_stage(adapted, "adapt")
+    before, after = load_state(path)[0], load_state(tuned)[0]
+    assert torch.allclose(before["encoder._conv_stem.weight"], after["encoder._conv_stem.weight"], atol=1e-3)
+
+
+def test_pseudo_labels_join_with_a_lower_weight(config, tmp_path):
+    from retsam.training.pseudo import vessel_bits
+
+    mean = {name: np.full((4, 4), value) for name, value in (("artery", 0.95), ("vein", 0.02), ("vessel", 0.6))}
+    label = vessel_bits(mean, np.ones((4, 4), bool))
+    bits = lab.VESSEL_BITS
+    assert (label & bits["artery"]).all() and (label & bits["known_av"]).all()
+    assert not (label & bits["known_vessel"]).any()  # 0.6 is not sure
+    folder = tmp_path / "pseudo"
+    folder.mkdir()
+    side = 128
+    np.save(folder / "vessels-rgb.npy", np.full((1, side, side, 3), 90, np.uint8))
+    np.save(folder / "vessels-label.npy", np.full((1, side, side), label[0, 0], np.uint8))
+    (folder / "vessels.csv").write_text("dataset,image,group,expected_dice,kept\ndrawn,a,drawn:a,0.9,True\n")
+    run_stage(
+        config.model_copy(
+            update={"steps": 50, "warmup": 5, "pseudo_labels": folder, "pseudo_share": 3.0, "tasks": {"vessels": config.tasks["vessels"]}}
+        )
+    )
+    rows = list(csv.reader((config.out / "log.csv").open()))
+    assert any("vessels_pseudo" in cell for row in rows for cell in row)
+
+
+def test_unknown_pixels_do_not_count():
+    label = torch.full((1, 8, 8), lab.FOV_BIT | lab.VESSEL_BITS["known_vessel"], dtype=torch.uint8)
+    label[:, :4] = lab.FOV_BIT
+    logits = torch.zeros(1, 3, 8, 8)
+    changed = logits.clone()
+    changed[:, 2, :4] = 9  # where nobody looked
+    changed[:, :2] = -7  # artery and vein are not known anywhere
+    a, b = losses.vessel_loss(logits, label), losses.vessel_loss(changed, label)
+    assert all(torch.isclose(a[name], b[name]) for name in a)
+    changed[:, 2, 4:] = 9
+    assert losses.vessel_loss(changed, label)["bce"] > a["bce"] + 1
+
+
+def test_class_only_teaches_the_class_and_never_the_width():
+    bits = lab.VESSEL_BITS
+    label = torch.full((1, 4, 4), lab.FOV_BIT | bits["class_only"] | bits["artery"], dtype=torch.uint8)
+    logits = torch.zeros(1, 3, 4, 4)
+    wrong = logits.clone()
+    wrong[:, 1] = 5
+    assert losses.vessel_loss(logits, label)["bce"] == 0 and losses.vessel_loss(logits, label)["dice"] == 0
+    assert losses.vessel_loss(wrong, label)["av"] > losses.vessel_loss(logits, label)["av"]
+
+
+def test_rate_warms_up_stays_and_falls(config):
+    long = config.model_copy(update={"steps": 1000, "warmup": 100, "cooldown": 0.3})
+    assert rate_at(0, long) == pytest.approx(0.01) and rate_at(400, long) == 1 and rate_at(999, long) < 0.01
+
+
+def test_experts_who_disagree_leave_pixels_unknown(tmp_path):
+    import cv2
+
+    for name, value in (("a", 255), ("b", 0)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((6, 6), value, np.uint8))
+    row = {"disc": "a.png", "disc_expert2": "b.png", "disc_cup": np.nan}
+    assert not (lab.nerve_label(row, tmp_path, (6, 6)) & lab.NERVE_BITS["known_disc"]).any()
+    with pytest.raises(ValueError, match="expected 5x6"):
+        lab.nerve_label(row, tmp_path, (6, 5))
