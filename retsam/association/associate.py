@@ -199,5 +199,4 @@ def associate(config: AssociationConfig, cohort: pd.DataFrame, quality: pd.DataF
     return analyse(config, cohort, quality, biomarkers).associations
 
 
-
 __all__ = ["Analysis", "Sample", "analyse", "associate"]

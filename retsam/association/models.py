@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, f, norm, t
+from scipy.special import log_ndtr, ndtr, ndtri, stdtr, stdtrit
+from scipy.stats import chi2, f, t
 
 from retsam.association.config import Models
 from retsam.association.firth import fit_firth, separated
@@ -181,9 +182,9 @@ def log10_p(statistic: float, df: float) -> float:
     """
     a = abs(statistic)
     if not math.isfinite(df):
-        tail = float(norm.logsf(a))
+        tail = float(log_ndtr(-a))
     else:
-        p = float(t.sf(a, df))
+        p = float(stdtr(df, -a))
         # far out, the tail is the density over its own decay rate
         tail = math.log(p) if p > 1e-290 else float(t.logpdf(a, df)) + math.log((df + a * a) / ((df + 1) * a))
     return max(0.0, -(tail + math.log(2.0)) / math.log(10.0))
@@ -194,9 +195,9 @@ def interval(estimate: float, se: float, df: float, level: float) -> dict[str, f
     if not (math.isfinite(estimate) and math.isfinite(se) and se > 0):
         return dict.fromkeys(("estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p"), math.nan)
     finite = math.isfinite(df)
-    width = se * float(t.ppf(0.5 + level / 2, df) if finite else norm.ppf(0.5 + level / 2))
+    width = se * float(stdtrit(df, 0.5 + level / 2) if finite else ndtri(0.5 + level / 2))
     z = estimate / se
-    p = 2.0 * float(t.sf(abs(z), df) if finite else norm.sf(abs(z)))
+    p = 2.0 * float(stdtr(df, -abs(z)) if finite else ndtr(-abs(z)))
     return {
         "estimate": estimate,
         "se": se,
