@@ -1,4 +1,4 @@
-"""Masks: the canonical frame, what segmentation hands on, and the Zarr store that keeps it."""
+"""Masks: the canonical frame, what segmentation hands on, the Zarr store that keeps it, and the overlay that shows it."""
 
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Failure, Masks
