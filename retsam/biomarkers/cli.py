@@ -163,3 +163,18 @@ def calibrate(disc_diameter_px, disc_diameter_um, fov_diameter_px, field_degrees
     else:
         value = um_per_px_from_field(fov_diameter_px, field_degrees, axial_length_mm)
     click.echo(f"{value:.4f}")
+
+
+@measure.command()
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the two files.")
+def dictionary(out: Path) -> None:
+    """Write the dictionary of biomarkers (names, definitions, units, sources, ranges) as a page and as JSON.
+
+    \b
+    Example:
+      retsam measure dictionary --out docs
+    """
+    from retsam.biomarkers.documentation import write_documentation
+
+    for path in write_documentation(out):
+        click.echo(path, err=True)

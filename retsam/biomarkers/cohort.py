@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -72,6 +73,7 @@ def safe_row(masks: Masks | Failure, config: BiomarkersConfig) -> dict[str, Any]
 
 def measure_batch(store: str, image_ids: list[str], config: BiomarkersConfig) -> pa.Table:
     """Rows of some images of a store, in the store's order; what cannot be read is a failed row."""
+    cv2.setNumThreads(1)  # the workers are the parallelism
     try:
         return rows_to_arrow([safe_row(masks, config) for masks in read_masks(store, image_ids)], config)
     except StoreError:

@@ -41,8 +41,8 @@ _ZONES = ("zone_b", "zone_c", "macula_6mm")
 
 
 def family_registry(config: BiomarkersConfig) -> Mapping[str, Biomarker]:
-    """Biomarkers of the configured families, in the order of the columns."""
-    return registry(tuple(family for family in FAMILIES if family in config.families))
+    """Biomarkers that a configuration asks for, in the order of the columns."""
+    return registry(tuple(family for family in FAMILIES if family in config.families), config.extra_tortuosity)
 
 
 def _describe(context: Context) -> dict[str, Any]:

@@ -50,7 +50,9 @@ def _title(name: str) -> str:
 
 
 def _entries(name: str) -> list[Biomarker]:
-    title, borders = _title(name), "63 and 125 um (AREDS)" if name == "drusen" else "0.05 and 0.15 DD"
+    title = _title(name)
+    small, large = ("63 um", "125 um") if name == "drusen" else ("0.05 DD", "0.15 DD")
+    sizes = {"small": f"below {small}", "medium": f"from {small} to {large}", "large": f"of {large} and more"}
     common = {
         "family": "lesions",
         "structure": name,
@@ -70,11 +72,8 @@ def _entries(name: str) -> list[Biomarker]:
     out += area_columns(Biomarker(f"{name}_area", definition=f"Area of {title}.", **common))
     share = {**common, "valid_range": (0.0, 1.0)}
     out.append(Biomarker(f"{name}_coverage", definition=f"Area of {title} over area of the field of view.", **share))
-    for label, bound in (("small", "below"), ("medium", "between"), ("large", "above")):
-        where = f"{bound} {borders if bound == 'between' else borders.split(' and ')[0 if bound == 'below' else 1]}"
-        out.append(
-            Biomarker(f"{name}_count_{label}", definition=f"Number of {title} with an equivalent diameter {where}.", **size)
-        )
+    for label, where in sizes.items():
+        out.append(Biomarker(f"{name}_count_{label}", definition=f"Number of {title} with an equivalent diameter {where}.", **size))
     out.append(
         Biomarker(
             f"{name}_circularity",

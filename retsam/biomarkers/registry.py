@@ -144,13 +144,15 @@ def index(biomarkers: Iterable[Biomarker]) -> dict[str, Biomarker]:
 
 
 @cache
-def registry(families: tuple[str, ...] = tuple(FAMILIES)) -> Mapping[str, Biomarker]:
+def registry(families: tuple[str, ...] = tuple(FAMILIES), extra: bool = False) -> Mapping[str, Biomarker]:
     """Biomarkers by name, in the order of the columns.
 
     Parameters
     ----------
     families : tuple of str
         All by default.
+    extra : bool
+        Also those that a module lists in ``EXTRA_DICTIONARY`` (measured on request only).
 
     Returns
     -------
@@ -160,7 +162,8 @@ def registry(families: tuple[str, ...] = tuple(FAMILIES)) -> Mapping[str, Biomar
     for family, module in FAMILIES.items():
         if family not in families:
             continue
-        for biomarker in importlib.import_module(module).DICTIONARY:
+        loaded = importlib.import_module(module)
+        for biomarker in (*loaded.DICTIONARY, *(getattr(loaded, "EXTRA_DICTIONARY", ()) if extra else ())):
             if biomarker.family != family:
                 raise ValueError(f"{module}: biomarker {biomarker.name!r} says family {biomarker.family!r}, expected {family!r}")
             everything.append(biomarker)

@@ -1,0 +1,55 @@
+"""Vessel graphs on disk: one Parquet table an image, one row a segment, centrelines in native pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from retsam.biomarkers.config import BiomarkersConfig
+from retsam.biomarkers.context import Context
+from retsam.masks.masks import Masks
+
+log = logging.getLogger(__name__)
+
+
+def graph_table(masks: Masks, config: BiomarkersConfig | None = None) -> pd.DataFrame:
+    """Vessel graph of one eye.
+
+    Returns
+    -------
+    DataFrame
+        One row a segment, as :func:`retsam.biomarkers.vessels.vessel_graphs` describes, with ``image_id`` in front and the centreline's
+        ``x`` and ``y`` (lists) in native pixels, ready to be plotted over the photograph.
+    """
+    from retsam.biomarkers.vessels import vessel_graphs
+
+    table = vessel_graphs(Context(masks, config))
+    if len(table):
+        points = [masks.frame.to_native(np.stack([x, y], axis=-1)) for x, y in zip(table["x"], table["y"], strict=True)]
+        table["x"], table["y"] = [p[:, 0].tolist() for p in points], [p[:, 1].tolist() for p in points]
+    table.insert(0, "image_id", masks.image_id)
+    return table
+
+
+def write_graphs(masks: Iterable[Masks], folder: Path, config: BiomarkersConfig | None = None) -> list[Path]:
+    """Write :func:`graph_table` of each eye to ``folder/<image_id>.parquet`` (characters that no file name may have are percent-coded).
+
+    An eye whose graph cannot be built is logged and left out; its row in the biomarker table has the reason.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for item in masks:
+        try:
+            table = graph_table(item, config)
+        except Exception:  # noqa: BLE001 (one odd mask must not cost the other graphs)
+            log.exception("image %s: no vessel graph", item.image_id)
+            continue
+        path = folder / f"{quote(item.image_id, safe=' ')}.parquet"
+        table.to_parquet(path, index=False)
+        written.append(path)
+    return written
