@@ -54,7 +54,7 @@ def measure_file(image_id: str, path: str, um_per_px: float | None = None, max_p
         row |= {"notes": "; ".join(photograph.notes) or None, "height": rgb.shape[0], "width": rgb.shape[1]}
         row.setdefault("um_per_px", photograph.um_per_px)
         small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA)
-        if int(small.max()) - int(small.min()) < 4:
+        if int(np.ptp(small, axis=(0, 1)).max()) < 4:
             detail = f"the whole picture has one colour (about {', '.join(map(str, small.mean((0, 1)).round().astype(int)))})"
             return row | {"reason": "no_field_of_view", "detail": detail}
         return row | measure_quality(rgb, detect_field_of_view(rgb)) | {"status": "ok"}
