@@ -15,12 +15,12 @@ import numpy as np
 from retsam.demo.geometry import Projection, fovea_position
 from retsam.demo.lesions import Lesion
 from retsam.demo.parameters import EyeParameters
-from retsam.demo.raster import ellipse_coverage, star_coverage
+from retsam.demo.raster import draw_vessel, ellipse_coverage, star_coverage
 
 __all__ = ["noise", "paint_background", "paint_disc", "paint_lesions", "paint_vessels"]
 
-_VEIN = np.array([0.17, 0.52, 0.36], np.float32)
-_ARTERY = np.array([0.06, 0.35, 0.22], np.float32)
+_VEIN = np.array([0.16, 0.52, 0.30], np.float32)
+_ARTERY = np.array([0.06, 0.35, 0.18], np.float32)
 
 
 def noise(shape: tuple[int, int], scale: float | tuple[float, float], rng: np.random.Generator) -> np.ndarray:
@@ -52,16 +52,30 @@ def _cloud(shape: tuple[int, int], scales: tuple[float, ...], weights: tuple[flo
 def _choroid(projection: Projection, rng: np.random.Generator) -> np.ndarray:
     """Web of choroidal vessels, 0 between them to 1 on them, float32 [H, W].
 
-    Each layer of vessels is the zero set of smooth noise; the distance to it, ``|n| / |grad n|``, makes bands of even width.
+    Strands of 0.1 to 0.3 mm run from the posterior pole outward to the vortex veins, wander, and cross at acute angles.
     """
     shape, unit = (projection.height, projection.width), projection.px_per_mm
-    web = np.zeros(shape, np.float32)
-    for down, across, half in ((1.5, 0.7, 0.13), (0.75, 1.25, 0.11), (0.9, 0.6, 0.07)):
-        field = noise(shape, (down * unit, across * unit), rng) + 0.15 * noise(shape, 0.35 * unit, rng)
-        slope = np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=0.125)) * unit
-        distance = np.abs(field) / (slope + 0.35)
-        web = np.maximum(web, np.exp(-((distance / half) ** 2)) * (0.55 + 0.45 * half / 0.13))
-    return cv2.GaussianBlur(web, (0, 0), 0.03 * unit + 0.3)
+    pole = projection.to_pixels(np.array([2.2, 0.4]))
+    count, step = 260, 0.12 * unit
+    wander = 0.55 * noise(shape, 2.4 * unit, rng) + 0.30 * noise(shape, 0.9 * unit, rng)
+    places = np.array(projection.centre) + 1.15 * projection.radius * (2 * rng.random((count, 2)) - 1)
+    lean = rng.choice([-0.55, 0.0, 0.0, 0.55], count) + rng.normal(0, 0.12, count)
+    lengths = rng.integers(16, 46, count)
+    tracks = [places.copy()]
+    for _ in range(int(lengths.max())):
+        column = np.clip(places[:, 0], 0, shape[1] - 1).astype(int)
+        row = np.clip(places[:, 1], 0, shape[0] - 1).astype(int)
+        outward = places - pole
+        angle = np.arctan2(outward[:, 1], outward[:, 0]) + wander[row, column] + lean
+        places = places + step * np.column_stack([np.cos(angle), np.sin(angle)])
+        tracks.append(places)
+    tracks = np.stack(tracks, 1)
+    planes = np.zeros(shape, np.float32), np.full(shape, 9.0, np.float32), np.zeros(shape, np.float32)
+    for track, length, width in zip(tracks, lengths, rng.uniform(0.11, 0.27, count), strict=True):
+        draw_vessel(track[:length], max(1.0, width * unit), *planes, width)
+    coverage, offset, _ = planes
+    rounded = coverage * np.sqrt(np.clip(1 - offset**2, 0, 1)) * (0.8 + 0.2 * noise(shape, 0.8 * unit, rng))
+    return cv2.GaussianBlur(np.clip(rounded, 0, 1.1), (0, 0), 0.045 * unit + 0.3)
 
 
 def paint_background(
@@ -84,7 +98,7 @@ def paint_background(
     window *= 1 - 0.75 * np.exp(-((from_fovea / 2.0) ** 2))
     show = np.float32(parameters.tessellation) * np.clip(window, 0, 1.3)
     stroma = show * (0.55 - web)
-    for channel, (pigment, choroid, drift) in enumerate(((0.55, 0.22, 0.015), (1.0, 0.50, 0.045), (1.25, 0.40, 0.07))):
+    for channel, (pigment, choroid, drift) in enumerate(((0.55, 0.25, 0.015), (1.0, 0.60, 0.045), (1.25, 0.45, 0.07))):
         image[..., channel] = tint[channel] * np.exp(-(pigment * density + choroid * stroma + drift * hue))
     # Macula: xanthophyll takes the blue, taller pigment epithelium darkens the rest, the pit is darkest.
     squeeze = np.hypot((x - fovea[0]) / 1.08, y - fovea[1])
@@ -212,7 +226,7 @@ def paint_vessels(
         cover, position, bore = coverage[rows, columns], offset[rows, columns], width[rows, columns]
         # Light crosses the chord of a cylinder: thick vessels are darker in the middle, thin ones lighter throughout.
         chord = bore * np.sqrt(np.clip(1 - position**2, 0.05, 1))
-        density = 1 - np.exp(-chord / 0.036)
+        density = 1 - np.exp(-chord / 0.041)
         density *= 1 - reflex * np.exp(-((position / 0.30) ** 2)) * np.clip((bore - 0.035) / 0.05, 0, 1)
         density *= cover * clarity[rows, columns] * (1 + 0.75 * disc[rows, columns])
         image[rows, columns] *= np.exp(-density[:, None] * pigment)
