@@ -153,6 +153,8 @@ class Decoder(nn.Module):
         self.last = _conv(channels, channels)
         self.factor = stride if shuffle else 1
         self.head = nn.Conv2d(channels, outputs * self.factor**2, 1)
+        if shuffle:  # start where most pixels are: background (Lin et al. 2017, focal loss, the prior of the last layer)
+            nn.init.constant_(self.head.bias, -3.5)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         detail, s2, s4, s8, s16, x = features
