@@ -134,7 +134,28 @@ def _circle_and_box(small: np.ndarray) -> tuple[tuple[float, float, float], np.n
             best = (tuple(xyr), box, support)
         if support > 0.75:
             break
-    return best[:2] if best is not None and best[2] >= 0.35 else None
+    if best is None or best[2] < 0.35:
+        return None
+    (x, y, radius), box = best[:2]
+    return (x, y, _half_height_radius(small, x, y, radius, box)), box
+
+
+def _half_height_radius(small: np.ndarray, x: float, y: float, radius: float, box: np.ndarray) -> float:
+    """Radius at which the rim falls to half of what it is just inside.
+
+    The low threshold that a dim retina needs lies at the foot of the rim, a pixel or two too far out.
+    """
+    angles = np.linspace(0, 2 * np.pi, 240, endpoint=False)
+    steps = np.arange(-7.0, 3.01, 0.5)
+    px = (x + np.outer(radius + steps, np.cos(angles))).astype(np.float32)
+    py = (y + np.outer(radius + steps, np.sin(angles))).astype(np.float32)
+    inside = ((px > max(box[0], 1)) & (px < min(box[2], small.shape[1] - 1) - 1) & (py > max(box[1], 1)) & (py < box[3] - 2)).all(0)
+    if inside.sum() < 24:
+        return radius
+    profile = np.median(cv2.remap(small.max(2), px[:, inside], py[:, inside], cv2.INTER_LINEAR), axis=1)
+    high, low = profile[:4].mean(), profile[-1]
+    below = np.flatnonzero(profile < (high + low) / 2)
+    return radius + float(np.clip(steps[below[0]] - 0.25, -3, 1)) if high > low + 5 and len(below) else radius
 
 
 def _whole(width: int, height: int) -> FieldOfView:
