@@ -58,6 +58,8 @@ function fmtRatio(v) {
   return minus(v.toFixed(2));
 }
 
+const ratioTick = (t) => fmtRatio(Math.exp(t)).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+
 function fmtCount(v) {
   if (typeof v === "string") return v; // a suppressed cell such as "<5"
   return finite(v) ? Math.round(v).toLocaleString("en").replace(/,/g, "\u202f") : "\u2013";

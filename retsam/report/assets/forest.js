@@ -36,7 +36,7 @@ class ForestPlot {
   draw() {
     if (!this.spec || !this.width) return;
     const s = this.spec, W = this.width, narrow = W < 640;
-    const columns = s.columns || [];
+    const columns = (s.columns || []).filter((c) => c.label);
     const right = narrow ? 8 : columns.reduce((t, c) => t + c.width, 0) + 8;
     const longest = Math.max(8, ...s.rows.map((r) => (r.heading || r.label || "").length + (r.indent ? 2 : 0)));
     const left = narrow ? 8 : Math.min(W * 0.34, 16 + longest * 6.6);
@@ -49,6 +49,7 @@ class ForestPlot {
     if (s.legend) {
       let at = 4;
       for (const e of s.legend) {
+        if (at > 4 && at + 15 + e.label.length * 6.4 > W) break; // the tooltip of each row names its family too
         root.append(svg("path", { class: "point", d: shapePath(e.shape || "square", at + 5, 9, 4.5), style: `fill:${e.color}` }));
         root.append(svg("text", { class: "tick", x: at + 15, y: 9, "dominant-baseline": "central" }, e.label));
         at += 28 + e.label.length * 6.4;
@@ -61,7 +62,7 @@ class ForestPlot {
     const ticks = (s.log ? logTicks : linearTicks)(dom[0], dom[1], Math.max(2, Math.floor((W - left - right) / 64)));
     for (const t of ticks) {
       root.append(svg("line", { class: "grid", x1: x(t), x2: x(t), y1: top, y2: top + body }));
-      root.append(svg("text", { class: "tick", x: x(t), y: top + body + 15, "text-anchor": "middle" }, s.log ? fmtRatio(Math.exp(t)).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "") : fmtNumber(t)));
+      root.append(svg("text", { class: "tick", x: x(t), y: top + body + 15, "text-anchor": "middle" }, s.log ? ratioTick(t) : fmtNumber(t)));
     }
     root.append(svg("line", { class: "axis", x1: left, x2: W - right, y1: top + body, y2: top + body }));
     if (s.ref >= dom[0] && s.ref <= dom[1]) root.append(svg("line", { class: "refsolid", x1: x(s.ref), x2: x(s.ref), y1: top, y2: top + body }));
@@ -82,7 +83,7 @@ class ForestPlot {
         } else {
           root.append(svg("text", { class: "rowlabel", x: 2 + indent, y: mid, "dominant-baseline": "central" }, clipLabel(r.label, Math.floor((left - indent) / 6.3))));
           let at = W - right + 8;
-          columns.forEach((c, j) => { root.append(svg("text", { class: "cell", x: at + c.width - 8, y: mid, "text-anchor": "end", "dominant-baseline": "central" }, (r.cells && r.cells[j]) || "")); at += c.width; });
+          columns.forEach((c) => { root.append(svg("text", { class: "cell", x: at + c.width - 8, y: mid, "text-anchor": "end", "dominant-baseline": "central" }, (r.cells && r.cells[s.columns.indexOf(c)]) || "")); at += c.width; });
         }
         if (finite(r.est)) this.interval(root, r, x, mid, dom);
         else root.append(svg("text", { class: "cell muted", x: narrow ? 2 + indent : left + 8, y: mid, "dominant-baseline": "central" }, clipLabel(r.note || "no estimate", Math.floor((W - left - right) / 6))));

@@ -24,7 +24,7 @@ class HeatMap {
   layout() {
     const n = this.spec.keep.length, W = this.width;
     const view = this.view || { i: 0, j: 0, n };
-    const labelRoom = W < 520 ? 8 : 150, tree = this.view || !this.spec.tree || this.spec.keep.length < this.spec.labels.length ? 0 : 44;
+    const labelRoom = W < 520 ? 8 : 176, tree = this.view || !this.spec.tree || this.spec.keep.length < this.spec.labels.length ? 0 : 44;
     const cell = Math.max(1, Math.min(26, (W - labelRoom - 4) / view.n));
     return { n, view, labelRoom, tree, cell, size: cell * view.n, top: 4 + tree };
   }
@@ -32,7 +32,7 @@ class HeatMap {
   draw() {
     if (!this.spec || !this.width) return;
     const g = this.layout(), dark = document.documentElement.dataset.theme === "dark" || (document.documentElement.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
-    const names = g.cell >= 8.5 && g.labelRoom > 20, under = g.cell >= 8.5 ? 130 : 8;
+    const names = g.cell >= 8.5 && g.labelRoom > 20, under = g.cell >= 8.5 ? 150 : 8;
     const W = this.width, H = g.top + g.size + under + 30, ratio = window.devicePixelRatio || 1;
     const canvas = el("canvas", { width: W * ratio, height: H * ratio, role: "img", tabindex: "0", "aria-label": this.spec.label + ". Arrow keys move the cell, plus and minus zoom.", style: { width: W + "px", height: H + "px" } });
     const c = canvas.getContext("2d");
@@ -59,7 +59,7 @@ class HeatMap {
     }
     if (names) for (let a = 0; a < g.view.n; a++) to.text(g.size + 5, g.top + (a + 0.5) * size, clipLabel(s.labels[s.keep[g.view.i + a]], 26), 0, "left");
     if (g.cell >= 8.5) for (let b = 0; b < g.view.n; b++) to.text((b + 0.5) * size, g.top + g.size + 5, clipLabel(s.labels[s.keep[g.view.j + b]], 22), Math.PI / 2, "left");
-    const y0 = g.top + g.size + (g.cell >= 8.5 ? 132 : 12), w = Math.min(200, this.width - 80);
+    const y0 = g.top + g.size + (g.cell >= 8.5 ? 154 : 12), w = Math.min(200, this.width - 80);
     for (let k = 0; k < 40; k++) to.rect(26 + (k * w) / 40, y0, w / 40 + 0.5, 9, HeatMap.shade(-100 + (200 * (k + 0.5)) / 40, dark));
     to.text(22, y0 + 5, "\u22121", 0, "right");
     to.text(30 + w, y0 + 5, "+1  Spearman r", 0, "left");
@@ -123,7 +123,7 @@ class HeatMap {
   reset() { this.view = null; this.draw(); }
 
   svgNode() {
-    const g = this.layout(), H = g.top + g.size + 170, root = svg("svg", { viewBox: `0 0 ${this.width + 160} ${H}`, width: this.width + 160, height: H });
+    const g = this.layout(), H = g.top + g.size + 190, root = svg("svg", { viewBox: `0 0 ${this.width + 160} ${H}`, width: this.width + 160, height: H });
     this.paint({
       rect: (x, y, w, h, fill) => root.append(svg("rect", { x: x.toFixed(1), y: y.toFixed(1), width: w.toFixed(2), height: h.toFixed(2), style: `fill:${fill}` })),
       line: (points) => root.append(svg("polyline", { points: points.map((p) => p.join(",")).join(" "), style: "fill:none;stroke:#666;stroke-width:0.8" })),

@@ -62,7 +62,7 @@ function associationTip(r, o) {
   if (d && d.definition) lines.push(clipLabel(d.definition, 170));
   if (finite(r.est)) lines.push(`${o.measure} ${o.per} ${estimateText(r, o.ratio)}`, `p = ${fmtP(r.nlp)}, q = ${fmtP(r.nlq)}`);
   lines.push(`n = ${fmtCount(r.n)}` + (r.cases !== null && r.cases !== undefined ? `, cases ${fmtCount(r.cases)}` : "") + `, subjects ${fmtCount(r.clusters)}`);
-  if (d && d.direction) lines.push("Higher: " + d.direction);
+  if (d && d.direction) lines.push(d.direction);
   if (r.circular) lines.push("The head behind this biomarker learned from analysed subjects.");
   if (r.note) lines.push("Note: " + r.note);
   return lines;

@@ -43,7 +43,7 @@ builders.distribution = (figure, host, block) => {
         marks.push({ type: "points", items: [{ x: r.p50, y, color: "var(--paper)", shape: "circle", r: 3, tip: [r.group, `median ${fmtNumber(r.p50)} (quartiles ${fmtNumber(r.p25)} to ${fmtNumber(r.p75)})`, `5th to 95th percentile ${fmtNumber(r.p05)} to ${fmtNumber(r.p95)}`, `mean ${fmtNumber(r.mean)}, SD ${fmtNumber(r.sd)}`, `n = ${r.hidden ? block.meta.hidden : fmtCount(r.n)}`] }] });
       }
     });
-    plot.set({ label: `Distribution of ${s.biomarker} by group of ${s.outcome}`, xLabel: s.biomarker + (entry.unit ? ` (${entry.unit})` : ""), yLabel: "density (relative)", xDomain: padDomain(xsAll, 0.03), yDomain: [-lift, 1.06], marks: [{ type: "hline", at: 0 }, ...marks], legend, height: 330 });
+    plot.set({ label: `Distribution of ${s.biomarker} by group of ${s.outcome}`, xLabel: s.biomarker + (entry.unit ? ` (${entry.unit})` : ""), yLabel: "density (relative)", xDomain: padDomain(xsAll, 0.03), yDomain: [-lift, 1.06], yTickMin: 0, marks: [{ type: "hline", at: 0 }, ...marks], legend, height: 330 });
   };
   draw();
   toolbar(figure, plot, () => [["outcome", "group", "biomarker", "n", "mean", "sd", "p05", "p25", "p50", "p75", "p95"], shown.map((r) => [r.outcome, r.group, r.biomarker, r.hidden ? block.meta.hidden : r.n, r.mean, r.sd, r.p05, r.p25, r.p50, r.p75, r.p95])]);
@@ -81,7 +81,7 @@ builders.shape = (figure, host, block) => {
     const limits = [...curve.flatMap((r) => [r.lo, r.hi]), ...bars.flatMap((r) => [r.lo, r.hi])].filter(finite);
     const yDomain = [Math.max(Math.min(spread[0], ...limits), spread[0] - room), Math.min(Math.max(spread[1], ...limits), spread[1] + room)];
     plot.set({
-      label: `Dose-response of ${s.biomarker} and ${s.outcome}`, xLabel: s.biomarker + (block.meta.units[s.biomarker] ? ` (${block.meta.units[s.biomarker]})` : ""), yLabel: o.ratio ? `log ${o.measure.toLowerCase()} against the median` : "difference against the median",
+      label: `Dose-response of ${s.biomarker} and ${s.outcome}`, xLabel: s.biomarker + (block.meta.units[s.biomarker] ? ` (${block.meta.units[s.biomarker]})` : ""), yLabel: o.ratio ? `${o.measure.toLowerCase()} against the median` : "difference against the median", yType: o.ratio ? "log" : "linear",
       xDomain: padDomain([...xs, ...items.map((i) => i.x)], 0.03), yDomain,
       marks: [{ type: "hline", at: 0 }, { type: "band", xs, lo: curve.map((r) => r.lo), hi: curve.map((r) => r.hi), color: "var(--band1)" }, { type: "line", xs, ys: curve.map((r) => r.est), color: color(0) }, { type: "bars", items: bars, color: color(1), width: 1.6 }, { type: "points", items }],
       legend: [{ label: `restricted cubic spline, ${block.meta.level} % CI`, color: color(0), line: true }, { label: "quintiles", color: color(1), shape: "square" }],
@@ -141,7 +141,7 @@ builders.replication = (figure, host, block) => {
     shown = rows.filter((r) => r.outcome === s.outcome && r.set === s.set && finite(r.d) && finite(r.r));
     const items = shown.map((r) => ({ x: r.d, y: r.r, color: r.replicated ? color(0) : "var(--soft)", shape: r.replicated ? "circle" : "diamond", tip: [r.biomarker, `discovery (n = ${fmtCount(r.nd)}): ${o.short} ${o.ratio ? fmtRatio(Math.exp(r.d)) : fmtNumber(r.d)}, q ${fmtP(r.nlqd)}`, `replication (n = ${fmtCount(r.nr)}): ${o.short} ${o.ratio ? fmtRatio(Math.exp(r.r)) : fmtNumber(r.r)}, p ${fmtP(r.nlpr)}`, r.same ? "same direction" : "opposite direction", finite(r.i2) ? `I\u00b2 ${fmtNumber(r.i2)}` : ""] }));
     const d = padDomain([...shown.map((r) => r.d), ...shown.map((r) => r.r)], 0.08, [0]);
-    plot.set({ key: s.outcome, label: `Discovery and replication, ${s.outcome}`, xLabel: `${o.measure.toLowerCase()} ${o.per}, discovery part` + (o.ratio ? " (log scale)" : ""), yLabel: "log estimate, replication part", xType: o.ratio ? "log" : "linear", xDomain: d, yDomain: d, marks: [{ type: "hline", at: 0 }, { type: "vline", at: 0 }, { type: "line", xs: d, ys: d, color: "var(--soft)", dash: "4 3" }, { type: "points", items }], legend: [{ label: "replicated", color: color(0) }, { label: "not replicated", color: "var(--soft)", shape: "diamond" }] });
+    plot.set({ key: s.outcome, label: `Discovery and replication, ${s.outcome}`, xLabel: `${o.measure.toLowerCase()} ${o.per}, discovery part` + (o.ratio ? " (log scale)" : ""), yLabel: `${o.measure.toLowerCase()}, replication part`, xType: o.ratio ? "log" : "linear", yType: o.ratio ? "log" : "linear", xDomain: d, yDomain: d, marks: [{ type: "hline", at: 0 }, { type: "vline", at: 0 }, { type: "line", xs: d, ys: d, color: "var(--soft)", dash: "4 3" }, { type: "points", items }], legend: [{ label: "replicated", color: color(0) }, { label: "not replicated", color: "var(--soft)", shape: "diamond" }] });
   };
   draw();
   toolbar(figure, plot, () => [["outcome", "biomarker", "covariate_set", "estimate_discovery", "estimate_replication", "replicated"], shown.map((r) => [r.outcome, r.biomarker, r.set, r.d, r.r, r.replicated])]);
@@ -177,7 +177,7 @@ builders.auc = (figure, host, block) => {
     plot.set({
       label: `Area under the ROC curve, ${c.state.outcome}`, xLabel: `AUC (${block.meta.level} % CI)`, log: false, ref: 0.5,
       rows: shown.map((r) => ({ label: r.label, est: r.est, lo: r.lo, hi: r.hi, note: r.note || "no estimate", color: r.warning ? color(1) : color(r.k || 0), shape: r.warning ? "triangle" : "square", cells: [finite(r.est) ? `${r.est.toFixed(3)} (${finite(r.lo) ? r.lo.toFixed(3) : "\u2013"} to ${finite(r.hi) ? r.hi.toFixed(3) : "\u2013"})` : "\u2013", r.extra || "", fmtCount(r.n) + (r.cases !== null ? " / " + fmtCount(r.cases) : "")], tip: [r.label].concat(r.detail ? r.detail.split("\n") : []).concat(r.note ? ["Note: " + r.note] : []) })),
-      columns: [{ label: "AUC (CI)", width: 168 }, { label: block.meta.extra || "", width: 170 }, { label: "n / cases", width: 96 }],
+      columns: [{ label: "AUC (CI)", width: 168 }, { label: block.meta.extra || "", width: 190 }, { label: "n / cases", width: 96 }],
     });
   };
   draw();

@@ -36,9 +36,10 @@ class XYPlot {
     root.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: m.l, y: m.t, width: Math.max(0, W - m.r - m.l), height: Math.max(0, H - m.b - m.t) }))));
 
     const axes = svg("g", { class: "axes" });
-    for (const t of linearTicks(domain.y[0], domain.y[1], H > 320 ? 6 : 4)) {
+    const yTicks = (s.yType === "log" ? logTicks : linearTicks)(domain.y[0], domain.y[1], H > 320 ? 6 : 4).filter((t) => s.yTickMin === undefined || t >= s.yTickMin);
+    for (const t of yTicks) {
       axes.append(svg("line", { class: "grid", x1: m.l, x2: W - m.r, y1: y(t), y2: y(t) }));
-      axes.append(svg("text", { class: "tick", x: m.l - 7, y: y(t), "text-anchor": "end", "dominant-baseline": "central" }, fmtNumber(t)));
+      axes.append(svg("text", { class: "tick", x: m.l - 7, y: y(t), "text-anchor": "end", "dominant-baseline": "central" }, s.yType === "log" ? ratioTick(t) : fmtNumber(t)));
     }
     const count = Math.max(2, Math.floor((W - m.l - m.r) / 80));
     if (s.xBands) {
@@ -52,7 +53,7 @@ class XYPlot {
       });
     } else {
       const ticks = s.xTicks ? s.xTicks.filter((t) => t.at >= domain.x[0] && t.at <= domain.x[1])
-        : (s.xType === "log" ? logTicks : linearTicks)(domain.x[0], domain.x[1], count).map((t) => ({ at: t, label: s.xType === "log" ? fmtRatio(Math.exp(t)).replace(/\.?0+$/, "") : fmtNumber(t) }));
+        : (s.xType === "log" ? logTicks : linearTicks)(domain.x[0], domain.x[1], count).map((t) => ({ at: t, label: s.xType === "log" ? ratioTick(t) : fmtNumber(t) }));
       for (const t of ticks) {
         axes.append(svg("line", { class: "grid", x1: x(t.at), x2: x(t.at), y1: m.t, y2: H - m.b }));
         axes.append(svg("text", { class: "tick", x: x(t.at), y: H - m.b + 16, "text-anchor": "middle" }, t.label));
@@ -66,6 +67,7 @@ class XYPlot {
 
     const body = svg("g", { "clip-path": `url(#${clip})` });
     this.items = [];
+    this.labels = [];
     for (const mark of s.marks) this.mark(body, mark, x, y);
     root.append(body);
     this.legend(root, legendRows, m);
@@ -90,7 +92,13 @@ class XYPlot {
     } else if (k.type === "hline" || k.type === "vline") {
       const h = k.type === "hline", p = h ? y(k.at) : x(k.at);
       g.append(svg("line", { class: "ref", x1: h ? b.l : p, x2: h ? b.r : p, y1: h ? p : b.t, y2: h ? p : b.b, style: k.dash ? `stroke-dasharray:${k.dash}` : "" }));
-      if (k.label) g.append(svg("text", { class: "reflabel", x: h ? b.r - 4 : p + 4, y: h ? p - 4 : b.t + 10, "text-anchor": h ? "end" : "start" }, k.label));
+      if (k.label) {
+        // A label that would lie on the one of another line goes to the other end of its own.
+        const w = k.label.length * 6.2, at = h ? p - 4 : b.t + 10, taken = h && this.labels.some((q) => Math.abs(q.y - at) < 16 && q.x1 > b.r - w);
+        const x0 = h ? (taken ? b.l + 4 : b.r - 4 - w) : p + 4;
+        g.append(svg("text", { class: "reflabel", x: h && !taken ? b.r - 4 : x0, y: at, "text-anchor": h && !taken ? "end" : "start" }, k.label));
+        this.labels.push({ y: at, x0, x1: x0 + w });
+      }
     } else if (k.type === "bars") {
       for (const q of k.items) g.append(svg("line", { class: "whisker", x1: x(q.x0 ?? q.x), x2: x(q.x1 ?? q.x), y1: y(q.lo ?? q.y), y2: y(q.hi ?? q.y), style: `stroke:${k.color};stroke-width:${k.width || 1.4}` }));
     } else if (k.type === "points") {
@@ -99,9 +107,18 @@ class XYPlot {
         const node = svg("path", { class: "point" + (p.dim ? " dim" : "") + (p.chosen ? " chosen" : ""), d: shapePath(p.shape || "circle", px, py, p.r || 4), style: `fill:${p.color}` });
         g.append(node);
         if (px >= b.l - 1 && px <= b.r + 1 && py >= b.t - 1 && py <= b.b + 1) this.items.push({ p, px, py });
-        if (p.name) g.append(svg("text", { class: "pointlabel", x: px + (px > (b.l + b.r) / 2 ? -8 : 8), y: py - 6, "text-anchor": px > (b.l + b.r) / 2 ? "end" : "start" }, p.name));
+        if (p.name) this.name(g, p, px, py);
       }
     }
+  }
+
+  /* A point's name beside it, unless it would lie on another name. */
+  name(g, p, px, py) {
+    const b = this.box, end = px > (b.l + b.r) / 2, w = p.name.length * 6.2, x0 = end ? px - 8 - w : px + 8;
+    const y = [py + 4, py - 8, py + 15].find((v) => v > b.t + 6 && !this.labels.some((q) => Math.abs(q.y - v) < 12 && q.x0 < x0 + w && q.x1 > x0));
+    if (y === undefined && !p.chosen) return;
+    this.labels.push({ y: y ?? py - 8, x0, x1: x0 + w });
+    g.append(svg("text", { class: "pointlabel", x: px + (end ? -8 : 8), y: y ?? py - 8, "text-anchor": end ? "end" : "start" }, p.name));
   }
 
   legendRows(entries, W) {

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from retsam.report.disclosure import hide_fits, show_count
 from retsam.report.html import count, estimate_text, join, p_text, pack, paragraph, q_text, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import alpha, is_ratio, level, logs, meta, method_name, per, select, set_label
+from retsam.report.sections.common import alpha, higher, is_ratio, level, logs, meta, method_name, per, select, set_label
 from retsam.report.study import Study
 
 
@@ -55,6 +55,7 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
     page.block("associations", _block(study, table))
     method, a = method_name(study), alpha(study)
     families = [f for f in table["family"].dropna().unique()]
+    top = _top(study, page, table, minimum)
     lead = paragraph(
         f"One row a test: outcome, biomarker and covariate set, with all eyes in. Estimates are {per(study)} of the biomarker with {level(study)} % confidence intervals. "
         f"q is p corrected by {method}", f" within the family \u201c{families[0]}\u201d" if len(families) == 1 else f" within {len(families)} families of tests, named in the table" if families else "",
@@ -71,7 +72,7 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
     data = page.data_table("associations_all", "associations", "All tests of the chosen outcome and covariate set.",
                            "Filter, sort, download. A row without an estimate says why in its note. Click a row to mark it in the plots.", "associations")  # fmt: skip
     page.files["associations"] = table.drop(columns=["plan"], errors="ignore")
-    return Section("associations", "Associations", join([lead, _top(study, page, table, minimum), bar, figures, data]))
+    return Section("associations", "Associations", join([lead, top, bar, figures, data]))
 
 
 def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     for name in out["biomarker"].dropna().unique():
         entry = study.dictionary.get(name)
         if entry:
-            dictionary[name] = {"definition": entry.definition, "unit": entry.unit, "direction": entry.direction}
+            dictionary[name] = {"definition": entry.definition, "unit": entry.unit, "direction": higher(entry.direction)}
     with_rows = [o for o in meta(study)["outcomes"] if (out["outcome"] == o["name"]).any()]
     block = pack(out)
     block["meta"] = {**meta(study), "outcomes": with_rows, "sets": [{"name": s, "label": set_label(study, s)} for s in study.covariate_sets], "primary": study.primary_set, "families": families,
@@ -124,11 +125,11 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         kept.append(best)
         for r in best.itertuples():
             text = estimate_text(float(r.estimate), float(r.ci_low) if pd.notna(r.ci_low) else np.nan, float(r.ci_high) if pd.notna(r.ci_high) else np.nan, is_ratio(study, outcome))
-            rows.append((outcome, r.biomarker, r.biomarker_family, text, p_text(r.neg_log10_p), q_text(r.q), count(r.n), show_count(r.n_cases, minimum), count(r.n_clusters)))
+            rows.append((outcome, r.biomarker, text, p_text(r.neg_log10_p), q_text(r.q), count(r.n), show_count(r.n_cases, minimum), count(r.n_clusters)))
     if not rows:
         return not_shown("Smallest p values", "no model of the primary covariate set gave an estimate.")
     ratios = {is_ratio(study, o) for o in study.outcomes}
     measure = "Ratio" if ratios == {True} else "Slope" if ratios == {False} else "Ratio or slope"
     note = f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. Chosen by p, so that these estimates are on average too far from none (winner's curse)."
-    header = ("Outcome", "Biomarker", "Family", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
-    return page.table("top", "Ten smallest p values of each outcome.", note, header, rows, numeric=(3, 4, 5, 6, 7, 8), frame=pd.concat(kept).drop(columns=["plan"], errors="ignore"))
+    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
+    return page.table("top", "Ten smallest p values of each outcome.", note, header, rows, numeric=(2, 3, 4, 5, 6, 7), frame=pd.concat(kept).drop(columns=["plan"], errors="ignore"))

@@ -95,6 +95,12 @@ def packed(table: pd.DataFrame, names: Mapping[str, str], p: Mapping[str, str] |
     return pack(out)
 
 
+def higher(direction: str) -> str:
+    """What a higher value means, as a sentence; empty where the dictionary does not say."""
+    text = direction.strip().removeprefix("higher:").removeprefix("Higher:").strip().rstrip(".")
+    return f"Higher: {text}." if text else ""
+
+
 def reader(reason: str) -> str:
     """A code as words: ``too_few_vessels`` -> ``too few vessels``."""
     return reason.replace("_", " ")

@@ -10,7 +10,7 @@ from retsam.report.config import ReportConfig
 from retsam.report.gallery import Picture, data_uri
 from retsam.report.html import join, number, paragraph, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import reader
+from retsam.report.sections.common import higher, reader
 from retsam.report.study import Study
 
 
@@ -29,7 +29,7 @@ def gallery(study: Study, page: Page, config: ReportConfig, pictures: list[Pictu
     for name in dict.fromkeys(p.pick.group for p in pictures):
         mine = [p for p in pictures if p.pick.group == name]
         entry = study.dictionary.get(name)
-        about = paragraph(f"{entry.definition} {'Higher: ' + entry.direction + '.' if entry.direction else ''}", class_="about") if entry else ""
+        about = paragraph(f"{entry.definition} {higher(entry.direction)}", class_="about") if entry else ""
         rows = []
         for end in dict.fromkeys(p.pick.end for p in mine):
             cards = join(_card(study, config, p, i) for i, p in enumerate(q for q in mine if q.pick.end == end))
@@ -52,8 +52,8 @@ def _card(study: Study, config: ReportConfig, picture: Picture, index: int) -> M
     if pick.value is not None:
         facts.append(f"{number(pick.value)}{' ' + study.unit_of(pick.biomarker) if study.unit_of(pick.biomarker) else ''}")
     facts += _labels(study, pick.image_id)
-    photo = Markup('<img src="{}" alt="{}" loading="lazy">').format(data_uri(picture.photograph), f"Photograph of {name}")
-    masks = Markup('<img src="{}" alt="{}" loading="lazy" class="masks">').format(data_uri(picture.masks), f"Masks of {name} on the photograph")
+    photo = Markup('<img src="{}" alt="{}" decoding="async">').format(data_uri(picture.photograph), f"Photograph of {name}")
+    masks = Markup('<img src="{}" alt="{}" decoding="async" class="masks">').format(data_uri(picture.masks), f"Masks of {name} on the photograph")
     text = tag("span", join([tag("b", name), " ", ", ".join(facts)]), class_="eye-text")
     return tag("button", join([photo, masks, text]), type="button", class_="eye")
 

@@ -10,6 +10,7 @@ from retsam.report.disclosure import hide_fits, show_count
 from retsam.report.html import count, join, number, p_text, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import blank
+from retsam.report.sections.biomarkers import ranking
 from retsam.report.sections.common import level, meta, packed, reader
 from retsam.report.study import Problem, Study
 
@@ -20,6 +21,12 @@ ANALYSES = {
     "mixed_model": "mixed model", "one_eye": "one eye a subject, at random", "winsorised": "biomarker winsorised", "rank_inverse_normal": "biomarker rank-inverse-normal",
     "untrained_subjects": "subjects no head was trained on",
 }  # fmt: skip
+
+
+def strongest_first(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the biomarkers' primary p, so that lists and first pictures begin with the strongest association."""
+    order = ranking(study)
+    return table.assign(_order=table["biomarker"].map(order).fillna(len(order))).sort_values("_order", kind="stable").drop(columns="_order")
 
 
 def shape(study: Study, page: Page, minimum: int) -> Section:
@@ -36,6 +43,7 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
         quintiles["hidden"] = hide_fits(quintiles, minimum, KEY)
         blank(quintiles)
     spline, tests = (empty if t is None else t for t in (spline, tests))
+    quintiles, tests = strongest_first(study, quintiles), strongest_first(study, tests)
     names = set(map(str, pd.concat([quintiles["biomarker"], spline["biomarker"]]).unique()))
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
@@ -84,9 +92,7 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
     tests = study.table("interactions", *KEY, "subgroup_variable", "p")
     if tests is None:
         tests = pd.DataFrame(columns=[*KEY, "subgroup_variable", "p", "q"])
-    # The list of biomarkers begins with the strongest association.
-    best = rows[rows["subgroup"] == "all"].groupby("biomarker")["neg_log10_p"].max().sort_values(ascending=False)
-    rows = rows.assign(_order=rows["biomarker"].map({b: i for i, b in enumerate(best.index)})).sort_values(["_order"], kind="stable").drop(columns="_order")
+    rows = strongest_first(study, rows)
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
         "rows": packed(rows, {**who, "subgroup": "subgroup", "variable": "variable", "n": "n", "cases": "n_cases", "est": "estimate", "lo": "ci_low", "hi": "ci_high", "nlp": "neg_log10_p", "note": "note"}),
@@ -101,7 +107,7 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     table = study.table("sensitivity", *KEY, "analysis", "estimate")
     if table is None:
         return not_shown("Sensitivity analyses", study.why_absent("sensitivity"))
-    table = table.copy()
+    table = strongest_first(study, table).reset_index(drop=True)
     table["hidden"] = hide_fits(table, minimum, KEY, total_known=False)
     blank(table)
     table["label"] = table["analysis"].map(lambda a: ANALYSES.get(a, f"without {a.removeprefix('without:')}" if str(a).startswith("without:") else reader(str(a))))
@@ -142,6 +148,7 @@ def measurement_error(study: Study, page: Page, minimum: int) -> Section:
         return Section("error", title, not_shown("Measurement error", study.why_absent("measurement_error")))
     names = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set", "rel": "reliability", "rel_lo": "reliability_low", "rel_hi": "reliability_high", "source": "reliability_source", "est": "estimate", "lo": "ci_low",
              "hi": "ci_high", "est_rc": "estimate_rc", "lo_rc": "ci_low_rc", "hi_rc": "ci_high_rc", "est_sx": "estimate_simex", "lo_sx": "ci_low_simex", "hi_sx": "ci_high_simex", "note": "note"}  # fmt: skip
+    table = strongest_first(study, table)
     block = {"rows": packed(table, names), "meta": meta(study)}
     page.files["measurement_error"] = table.drop(columns=["plan"], errors="ignore")
     text = paragraph("A biomarker read off a predicted mask is noisy, and noise that has nothing to do with the outcome pulls an estimate towards none. The corrected estimates assume classical error; they stand beside the plain one, never in its place.")
@@ -225,16 +232,15 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
     table["hidden"] = hide_fits(table, minimum, ["outcome"], total_known=False) if {"n", "n_cases"} <= set(table) else False
     table = table[~table["hidden"]]
     table["warning"] = table["warning"].map(lambda v: str(v).lower() == "true") if "warning" in table else False
-    table["label"] = table["predictors"].map(reader)
+    table["label"] = table["predictors"].map(reader) + np.where(table["warning"], " (warning)", "")
     table["detail"] = ["columns: " + str(c) for c in table["columns"]] if "columns" in table else ""
-    table["extra"] = np.where(table["warning"], "warning", "")
     warned = table[table["warning"]]
     for outcome, part in warned.groupby("outcome"):
-        study.problems.append(Problem("warning", f"The camera alone predicts {outcome} (AUC up to {part['auc'].max():.2f} from {', '.join(part['label'])}): its associations may be those of cameras, not of eyes."))
+        study.problems.append(Problem("warning", f"The camera alone predicts {outcome} (AUC up to {part['auc'].max():.2f} from {', '.join(part['predictors'].map(reader))}): its associations may be those of cameras, not of eyes."))
     text = paragraph("If image size, source or quality alone predict a label, an association may be one of cameras and not of eyes. ",
                      tag("b", f"{len(warned)} of {len(table)} checks warn." if len(warned) else f"None of the {len(table)} checks warns."))  # fmt: skip
-    names = {"outcome": "outcome", "label": "label", "n": "n", "cases": "n_cases", "est": "auc", "lo": "ci_low", "hi": "ci_high", "extra": "extra", "detail": "detail", "note": "note", "warning": "warning"}
-    page.files["camera"] = table.drop(columns=["plan", "label", "detail", "extra", "hidden"], errors="ignore")
+    names = {"outcome": "outcome", "label": "label", "n": "n", "cases": "n_cases", "est": "auc", "lo": "ci_low", "hi": "ci_high", "detail": "detail", "note": "note", "warning": "warning"}
+    page.files["camera"] = table.drop(columns=["plan", "label", "detail", "hidden"], errors="ignore")
     return text + page.figure("camera", "auc", "How well the camera alone predicts each outcome.", f"Cross-validated AUC with {level(study)} % confidence interval. 0.5 is what an honest data set gives; triangles mark warnings.",
                               {"rows": packed(table, names), "meta": meta(study)}, static="camera")  # fmt: skip
 
