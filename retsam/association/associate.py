@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from retsam.association.circularity import circularity, training_subjects
 from retsam.association.config import AssociationConfig
+from retsam.association.describe import agreement, correlations, description, distributions, missingness, quality_by_outcome, table1
 from retsam.association.design import select_biomarkers
+from retsam.association.discrimination import camera_check, discrimination
 from retsam.association.grid import Exposure, make_exposures, run_grid
+from retsam.association.measurement_error import measurement_error
+from retsam.association.methods import methods_text
 from retsam.association.multiplicity import LABELS, adjust, effective_tests, spearman_matrix
 from retsam.association.problems import Problems
+from retsam.association.robustness import interactions, replication, sensitivity
 from retsam.association.sample import PlanError, Sample, biomarker_columns, build_sample
+from retsam.association.shape import shape_of, shape_tables
 from retsam.association.tables import Analysis, plan_record, shaped
 
 
-def dictionary_of_biomarkers() -> dict[str, tuple[str, str]]:
-    """Family and unit of every biomarker that retsam measures."""
+class Known(NamedTuple):
+    """What the dictionary of biomarkers says of one: its family, its unit, and the masks that it needs."""
+
+    family: str = "other"
+    unit: str = ""
+    needs: tuple[str, ...] | None = None
+
+
+def dictionary_of_biomarkers() -> dict[str, Known]:
+    """Every biomarker that retsam measures."""
     from retsam.biomarkers.registry import registry
 
-    return {name: (b.family, b.unit) for name, b in registry().items()}
+    return {name: Known(b.family, b.unit, tuple(b.needs)) for name, b in registry().items()}
 
 
 def correct(table: pd.DataFrame, config: AssociationConfig, correlation: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +116,7 @@ def analyse(
     quality: pd.DataFrame,
     biomarkers: pd.DataFrame,
     seed: int = 0,
-    dictionary: dict[str, tuple[str, str]] | None = None,
+    dictionary: Mapping[str, Known] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Analysis:
     """Carry out the whole plan.
@@ -112,7 +128,7 @@ def analyse(
         As in ``docs/contracts.md``.
     seed : int
         Of everything random.
-    dictionary : dict of str to (family, unit), optional
+    dictionary : mapping of str to Known, optional
         Biomarkers by name; retsam's own if left out.
     progress : callable, optional
         Called with a stage's name, the number of steps done and their total.
@@ -128,26 +144,131 @@ def analyse(
     """
     known = dictionary_of_biomarkers() if dictionary is None else dictionary
     available = biomarker_columns(biomarkers)
-    families = {b: known.get(b, ("other", ""))[0] for b in available}
-    units = {b: known.get(b, ("other", ""))[1] for b in available}
+    families = {b: known.get(b, Known()).family for b in available}
+    units = {b: known.get(b, Known()).unit for b in available}
     names, faults = select_biomarkers(available, families, config.exposures)
     if faults:
         raise PlanError(faults)
-    sample = build_sample(config, cohort, quality, biomarkers, names)
+    trained = training_subjects(config.circularity, cohort)
+    taught = frozenset().union(*trained.values()) if trained and config.circularity.use == "exclude" else frozenset()
+    sample = build_sample(config, cohort, quality, biomarkers, names, taught)
     problems = Problems(sample, config)
     exposures = make_exposures(names, sample.values, families, units, config)
-    rho = spearman_matrix(np.column_stack([e.values for e in exposures]))[0] if exposures else np.empty((0, 0))
+    columns = np.column_stack([e.values for e in exposures]) if exposures else np.empty((len(sample.frame), 0))
+    rho, shared = spearman_matrix(columns)
     labels = [e.name for e in exposures]
-    correlation = pd.DataFrame(rho, index=labels, columns=labels)
-    table = _main_table(config, problems, exposures, progress)
-    table = correct(table, config, correlation)
-    circular: set[str] = set()
+    needs = {b: known[b].needs for b in names if b in known and known[b].needs is not None}
+    circles, untrained = circularity(sample, needs, trained)
+    circular = set(circles.loc[circles["circular"].astype(bool), "biomarker"]) if len(circles) else set()
+
+    table = correct(_main_table(config, problems, exposures, progress), config, pd.DataFrame(rho, index=labels, columns=labels))
     table = finish(table, circular)
     record = plan_record(config, seed)
     plan = record["sha256"][:12]
-    analysis = Analysis(shaped(table, "associations", plan), plan=record)
-    analysis.tables["flow"] = shaped(pd.DataFrame([*sample.flow, *problems.flow()]), "flow", plan)
+    analysis = Analysis(shaped(table, "associations", plan), plan=record, methods=methods_text(config, sample, exposures, seed))
+
+    def add(name: str, part: pd.DataFrame, note: str = "") -> None:
+        analysis.tables[name] = shaped(part, name, plan)
+        if part.empty:
+            analysis.notes[name] = note or "nothing to show: no outcome or no biomarker of the plan has enough data"
+
+    add("flow", pd.DataFrame([*sample.flow, *problems.flow()]))
+    add("circularity", circles)
+    _describe(add, config, problems, exposures, (rho, shared))
+    _deepen(add, config, problems, exposures, table, biomarkers, untrained if circular else None, seed, progress)
     return analysis
+
+
+def _describe(
+    add, config: AssociationConfig, problems: Problems, exposures: list[Exposure], correlation: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Tables that describe the sample."""
+    sample = problems.sample
+    add("quality_by_outcome", quality_by_outcome(sample, config))
+    add("table1", table1(problems, config))
+    add("description", description(exposures))
+    summary, histogram = distributions(problems, exposures)
+    add("distribution", summary)
+    add("density", histogram)
+    add("missingness", missingness(sample), "no value is missing")
+    one_row = config.unit.level != "eye"
+    pairs = pd.DataFrame() if one_row else agreement(sample.frame, exposures, config.models.level)
+    add("agreement", pairs, "the analysis has one row a subject" if one_row else "")
+    listed, order, effective = correlations([e.name for e in exposures], *correlation, [e.family for e in exposures], config.multiple.alpha)
+    add("correlation", listed, "fewer than two biomarkers")
+    add("correlation_order", order)
+    add("effective_tests", effective)
+
+
+def _deepen(add, config, problems: Problems, exposures: list[Exposure], table, biomarkers, untrained, seed: int, progress) -> None:
+    """Tables of the further analyses, each on the biomarkers that the plan allows it."""
+    plan = config.robustness
+    off = "not asked for in the plan"
+    chosen = leading(table, exposures, config)
+    steps = ["shape", "interactions", "sensitivity", "replication", "measurement error", "discrimination", "camera"]
+
+    def at(step: str) -> None:
+        if progress is not None:
+            progress("further analyses", steps.index(step) + 1, len(steps))
+
+    at("shape")
+    shapes = []
+    if plan.shape:
+        for outcome, some in chosen.items():
+            problem = problems.problem(outcome, config.primary_set)
+            shapes += [shape_of(problem, e, config.models, plan.knots, config.exposures.winsorise) for e in some]
+    quintiles, spline, tests = shape_tables(shapes)
+    if len(tests):
+        for _, part in tests.groupby("outcome"):
+            p = part["p_nonlinear"].to_numpy(dtype=float) if "p_nonlinear" in part else np.full(len(part), np.nan)
+            tests.loc[part.index, "q_nonlinear"] = adjust(p, "bonferroni" if config.multiple.method == "meff" else config.multiple.method)
+    for name, part in (("shape_quintiles", quintiles), ("shape_spline", spline), ("shape_tests", tests)):
+        add(name, part, "" if plan.shape else off)
+    at("interactions")
+    wanted = plan.interactions and config.subgroups
+    add(
+        "interactions",
+        interactions(problems, exposures, config) if wanted else pd.DataFrame(),
+        "" if wanted else "the plan has no subgroups",
+    )
+    at("sensitivity")
+    add("sensitivity", sensitivity(problems, chosen, config, seed, untrained))
+    at("replication")
+    if plan.replication:
+        add("replication", *replication(problems, exposures, config, seed))
+    else:
+        add("replication", pd.DataFrame(), off)
+    at("measurement error")
+    corrected = pd.DataFrame()
+    if plan.measurement_error:
+        frame = problems.sample.every_image
+        readings = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id").reindex(frame["image_id"])
+        readings = readings[problems.sample.names].apply(pd.to_numeric, errors="coerce")
+        corrected = measurement_error(problems, chosen, config, readings, seed)
+    add("measurement_error", corrected, "" if plan.measurement_error else off)
+    at("discrimination")
+    parts = (pd.DataFrame(),) * 3
+    if plan.discrimination:
+        parts = discrimination(problems, chosen, exposures, config, seed)
+    for name, part in zip(("discrimination", "calibration", "roc"), parts, strict=True):
+        add(name, part, "no binary outcome has enough data" if plan.discrimination else off)
+    at("camera")
+    add(
+        "camera",
+        camera_check(problems, config, seed) if plan.camera else pd.DataFrame(),
+        "no binary or ordered outcome" if plan.camera else off,
+    )
+
+
+def leading(table: pd.DataFrame, exposures: list[Exposure], config: AssociationConfig) -> dict[str, list[Exposure]]:
+    """Biomarkers of each outcome with the smallest p in the primary models, as many as the plan allows the costly analyses."""
+    by_name = {e.name: e for e in exposures}
+    out: dict[str, list[Exposure]] = {o.name: [] for o in config.outcomes}
+    rows = table[(table["covariate_set"] == config.primary_set) & (table["subgroup"] == "all") & table["converged"].astype(bool)]
+    for outcome, part in rows.groupby("outcome", sort=False):
+        ordered = part.sort_values("neg_log10_p", ascending=False, kind="stable")["biomarker"]
+        out[outcome] = [by_name[b] for b in (ordered if config.robustness.top == 0 else ordered.head(config.robustness.top))]
+    return out
 
 
 def _main_table(
@@ -166,7 +287,7 @@ def _main_table(
 
 
 def associate(config: AssociationConfig, cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.DataFrame) -> pd.DataFrame:
-    """Associations of every biomarker with every outcome of the plan.
+    """Associations of every biomarker with every outcome of the plan, without the further analyses (see :func:`analyse`).
 
     Parameters
     ----------
@@ -196,7 +317,7 @@ def associate(config: AssociationConfig, cohort: pd.DataFrame, quality: pd.DataF
     >>> associate(plan, cohort, quality, measured)[["biomarker", "covariate_set", "n", "note"]].values.tolist()
     [['avr', 'crude', 2, 'too_few_cases'], ['avr', 'age', 2, 'too_few_cases']]
     """
-    return analyse(config, cohort, quality, biomarkers).associations
+    return analyse(config, cohort, quality, biomarkers, further=False).associations
 
 
 __all__ = ["Analysis", "Sample", "analyse", "associate"]

@@ -62,3 +62,53 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
     table = analysis.associations
     estimated = int(table["converged"].sum())
     click.echo(f"{out}: {len(table)} tests, {estimated} estimated, {len(table) - estimated} with a reason instead", err=True)
+
+
+@click.command()
+@click.option(
+    "--study", "studies", required=True, multiple=True, metavar="NAME=FILE", help="A study's associations.parquet; give two or more."
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Table to write (.parquet; a .csv is written beside it).")
+@click.option(
+    "--method", type=click.Choice(["bonferroni", "holm", "bh", "by"]), default="bh", show_default=True, help="Correction for multiplicity."
+)
+@click.option(
+    "--level", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True, help="Coverage of intervals."
+)
+def meta(studies, out, method, level) -> None:
+    """Compare and pool the associations of two or more studies (fixed and random effects).
+
+    \b
+    Example:
+      retsam meta --study odir=results/odir/associations.parquet --study mine=results/mine/associations.parquet --out results/meta.parquet
+    """
+    from pathlib import Path
+
+    import pandas as pd
+
+    from retsam.association.meta import meta_analysis
+    from retsam.association.tables import write_csv
+
+    tables, faults = {}, []
+    for study in studies:
+        name, _, path = study.partition("=")
+        if not name or not path:
+            faults.append(f"--study {study!r}: expected NAME=FILE")
+        elif name in tables:
+            faults.append(f"--study {study!r}: a study named {name!r} was given already")
+        elif not Path(path).is_file():
+            faults.append(f"--study {study!r}: no such file")
+        else:
+            tables[name] = pd.read_parquet(path)
+    if not faults and len(tables) < 2:
+        faults.append("give two studies or more")
+    if faults:
+        raise click.UsageError("; ".join(faults))
+    try:
+        pooled = meta_analysis(tables, level, method)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    pooled.to_parquet(out, index=False)
+    write_csv(pooled, Path(out).with_suffix(".csv"))
+    click.echo(f"{out}: {len(pooled)} tests, {int((pooled['n_studies'] > 1).sum())} in more than one study", err=True)

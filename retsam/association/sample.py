@@ -208,7 +208,12 @@ def join_reasons(reasons: Counter) -> str:
 
 
 def build_sample(
-    config: AssociationConfig, cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.DataFrame, names: list[str]
+    config: AssociationConfig,
+    cohort: pd.DataFrame,
+    quality: pd.DataFrame,
+    biomarkers: pd.DataFrame,
+    names: list[str],
+    exclude_subjects: frozenset[str] = frozenset(),
 ) -> Sample:
     """Join the tables, leave out what the plan leaves out, and count it.
 
@@ -219,6 +224,8 @@ def build_sample(
         As in ``docs/contracts.md``.
     names : list of str
         Biomarkers to analyse.
+    exclude_subjects : frozenset of str
+        Subjects to leave out because their labels taught a segmentation head.
 
     Returns
     -------
@@ -265,11 +272,18 @@ def build_sample(
     reasons = pd.DataFrame({b: table[f"{b}__reason"].reindex(frame["image_id"]).to_numpy() for b in names}, index=range(n))
     flow.exclude("measured", ~np.isfinite(values).any(axis=1), "no_biomarker_measured")
 
+    out = np.zeros(n, dtype=bool)
+    why = np.full(n, "", dtype=object)
     for column, bad in config.exclude.items():
         texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[column], n)], dtype=object)
-        flow.exclude("eligible", np.isin(texts, [text_of(b) for b in bad]), np.array([f"{column}={t}" for t in texts], dtype=object))
-    if not config.exclude:
-        flow.exclude("eligible", np.zeros(n, dtype=bool), "")
+        hit = np.isin(texts, [text_of(b) for b in bad]) & ~out
+        why[hit] = [f"{column}={t}" for t in texts[hit]]
+        out |= hit
+    if exclude_subjects:
+        hit = np.array([s is not None and text_of(s) in exclude_subjects for s in subject]) & ~out
+        why[hit] = "label_used_in_training"
+        out |= hit
+    flow.exclude("eligible", out, why)
 
     eye = _text(frame.get("eye"), n)
     out = np.zeros(n, dtype=bool)

@@ -1,0 +1,111 @@
+"""Circularity: a biomarker whose segmentation head learned from labels of the subjects whose association is now tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from retsam.association.config import Circularity
+from retsam.association.sample import PlanError, Sample, text_of
+
+
+def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, set[str]]:
+    """Subjects of the cohort whose labels each head learned from.
+
+    Parameters
+    ----------
+    config : Circularity
+        ``table`` has the columns ``head`` and ``image_id`` or ``subject``. ``model_card`` has, under ``heads.<head>``, lists
+        ``training_images`` or ``training_subjects``.
+    cohort : DataFrame
+        With ``image_id`` and ``subject``.
+
+    Returns
+    -------
+    dict of str to set of str
+        Subjects by head; heads that learned from nobody in this cohort are left out.
+
+    Raises
+    ------
+    PlanError
+        If a file does not exist or lacks its columns.
+    """
+    pairs: list[tuple[str, str, str]] = []
+    if config.table:
+        path = Path(config.table)
+        if not path.is_file():
+            raise PlanError([f"circularity.table: no such file: {path}"])
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+        if "head" not in table or not {"image_id", "subject"} & set(table.columns):
+            raise PlanError(
+                [f"circularity.table {path}: expected the columns head and image_id or subject, found {', '.join(table.columns)}"]
+            )
+        for kind in ("image_id", "subject"):
+            if kind in table:
+                known = table[table[kind].notna()]
+                pairs += [(str(h), kind, text_of(v)) for h, v in zip(known["head"], known[kind], strict=True)]
+    if config.model_card:
+        path = Path(config.model_card)
+        if not path.is_file():
+            raise PlanError([f"circularity.model_card: no such file: {path}"])
+        card = json.loads(path.read_text(encoding="utf-8"))
+        for head, entry in (card.get("heads") or {}).items():
+            for key, kind in (("training_images", "image_id"), ("training_subjects", "subject")):
+                pairs += [(head, kind, text_of(v)) for v in (entry or {}).get(key, ())]
+    subject_of = {text_of(i): text_of(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
+    here = set(subject_of.values())
+    out: dict[str, set[str]] = {}
+    for head, kind, value in pairs:
+        subject = subject_of.get(value) if kind == "image_id" else value
+        if subject in here:
+            out.setdefault(head, set()).add(subject)
+    return out
+
+
+def circularity(sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict[str, set[str]]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Which biomarkers rest on heads that learned from analysed subjects.
+
+    Parameters
+    ----------
+    sample : Sample
+    needs : dict of str to tuple of str
+        Heads that each biomarker needs (``"artery|vessel"`` for alternatives); unknown biomarkers are left out.
+    trained : dict of str to set of str
+        From :func:`training_subjects`.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns of ``circularity.csv`` without ``plan``.
+    untrained : ndarray of bool [n]
+        Rows of subjects whose labels taught no head at all.
+    """
+    subjects = np.array([None if pd.isna(s) else text_of(s) for s in sample.frame["subject"]], dtype=object)
+    analysed = {s for s in subjects if s is not None}
+    rows = []
+    for name in sample.names:
+        if name not in needs:
+            rows.append(
+                {"biomarker": name, "heads": None, "n_analysed_subjects": len(analysed), "circular": False, "note": "heads_unknown"}
+            )
+            continue
+        heads = sorted({h for need in needs[name] for h in need.split("|")})
+        taught = set().union(*(trained.get(h, set()) for h in heads)) if heads else set()
+        overlap = len(taught & analysed)
+        rows.append(
+            {
+                "biomarker": name,
+                "heads": ";".join(heads),
+                "n_training_subjects": len(taught),
+                "n_analysed_subjects": len(analysed),
+                "n_overlap": overlap,
+                "share": overlap / len(analysed) if analysed else np.nan,
+                "circular": overlap > 0,
+                "note": None,
+            }
+        )
+    everyone = set().union(*trained.values()) if trained else set()
+    return pd.DataFrame(rows), np.array([s not in everyone for s in subjects])

@@ -1,0 +1,298 @@
+"""A biomarker read off a predicted mask is noisy: its reliability, and estimates corrected for it.
+
+The observed biomarker is ``W = X + U`` with error ``U`` independent of everything, ``var(U) = (1 - reliability) var(W)``, and
+independent between the two eyes of a subject.
+
+Regression calibration (Rosner, Spiegelman & Willett 1990, Am J Epidemiol 132:734; Carroll et al. 2006, Measurement Error in Nonlinear
+Models, ch. 4) replaces ``W`` by ``E[X | W of all eyes of the subject, covariates]``. The fellow eye belongs in it: the true values of
+two eyes are correlated, so that the fellow's reading tells of this eye's truth, and a correction by this eye's reliability alone
+would be wrong under an exchangeable working correlation.
+
+SIMEX (Cook & Stefanski 1994, JASA 89:1314) adds more error, watches the estimate shrink, and extrapolates back to none, with the
+extrapolant ``a + b / (c + zeta)`` whose ``c = var(W | covariates) / var(U)`` is known: exact for a linear model under working
+independence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pandas as pd
+
+from retsam.association.config import AssociationConfig, Models
+from retsam.association.describe import eye_pairs, icc_oneway
+from retsam.association.design import transformed
+from retsam.association.grid import Batch, Exposure, Problem, make_batch, prepare_exposure
+from retsam.association.models import fit_model, interval
+from retsam.association.problems import Problems
+
+ZETA = (0.5, 1.0, 1.5, 2.0)
+REPEATS = 40
+
+#: Attenuation below which there is more noise than signal, and no corrected estimate is given.
+LEAST_ATTENUATION = 0.3
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Share of a biomarker's variance that is not error, its interval, and where it comes from."""
+
+    value: float
+    low: float
+    high: float
+    source: str
+
+    @property
+    def se(self) -> float:
+        """Standard error that the 95 % interval implies; 0 where the value is given."""
+        return (self.high - self.low) / (2 * 1.959964) if math.isfinite(self.high - self.low) else 0.0
+
+
+def repeat_pairs(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Positions, in the table of every image, of two usable photographs of the same eye at the same visit (or none known)."""
+    usable = frame["excluded"].astype(str).isin(["", "one_per_eye:another_photograph_of_the_eye"]).to_numpy()
+    if "eye" not in frame:
+        return np.empty(0, dtype=int), np.empty(0, dtype=int)
+    rows = frame.loc[usable & frame["eye"].notna().to_numpy()]
+    visit = rows["visit"].astype(object).where(rows["visit"].notna(), "") if "visit" in rows else ""
+    groups = pd.DataFrame({"s": rows["subject_key"], "e": rows["eye"].astype(str), "v": visit, "o": rows["order"]}).groupby(
+        ["s", "e", "v"]
+    )["o"]
+    pairs = groups.agg(list)
+    pairs = pairs[pairs.map(len) >= 2]
+    return np.array([p[0] for p in pairs], dtype=int), np.array([p[1] for p in pairs], dtype=int)
+
+
+def reliability_of(
+    exposure: Exposure, config: AssociationConfig, eyes: tuple[np.ndarray, np.ndarray], repeats: np.ndarray | None
+) -> Reliability | None:
+    """Reliability on the analysis scale, from the best source there is.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    config : AssociationConfig
+    eyes : (right, left)
+        Positions of the eyes of a subject in the sample.
+    repeats : ndarray [n, 2] or None
+        Readings of two photographs of the same eye.
+
+    Returns
+    -------
+    Reliability or None
+        None where nothing is known of it.
+    """
+    plan = config.robustness
+    for pattern, value in plan.reliability.items():
+        if fnmatchcase(exposure.name, pattern):
+            return Reliability(value, math.nan, math.nan, "given")
+    sources = []
+    if repeats is not None:
+        sources.append(("repeat_photographs", repeats[:, 0], repeats[:, 1]))
+    if plan.eyes_as_replicates:
+        sources.append(("both_eyes", exposure.values[eyes[0]], exposure.values[eyes[1]]))
+    for source, a, b in sources:
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.sum() < 20:
+            continue
+        scale = exposure.transform if exposure.transform == "log1p" else "none"
+        x, _ = transformed(np.concatenate([a[both], b[both]]), scale, 0.0)
+        if x is None:
+            continue
+        icc, low, high = icc_oneway(*np.split(x, 2))
+        if math.isfinite(icc) and icc > 0:
+            return Reliability(min(icc, 1.0), low, high, source)
+    return None
+
+
+def calibrated(x: np.ndarray, z: np.ndarray, starts: np.ndarray, reliability: float) -> np.ndarray | None:
+    """``E[X | W of the cluster, covariates]`` under normality.
+
+    Parameters
+    ----------
+    x : ndarray [n]
+        Observed values of unit variance.
+    z : ndarray [n, q]
+        Intercept and covariates.
+    starts : ndarray [K + 1]
+    reliability : float
+
+    Returns
+    -------
+    ndarray [n] or None
+        None where the error is as large as all variance that the covariates leave.
+
+    Notes
+    -----
+    With residuals ``e = W - z'g`` of variance ``v`` and covariance ``c`` between rows of a cluster of ``m``, the truth has variance
+    ``v - s`` (``s`` the error's) and the same covariance, so that ``E[X] = z'g + e - s V^-1 e`` with ``V = (v - c) I + c 11'``.
+    """
+    fitted = z @ np.linalg.lstsq(z, x, rcond=None)[0]
+    e = x - fitted
+    error = (1 - reliability) * float(x.var())
+    v = float(e @ e) / len(e)
+    sizes = np.diff(starts)
+    sums = np.add.reduceat(e, starts[:-1])
+    pairs = float(np.sum(sizes * (sizes - 1)))
+    c = (float(sums @ sums) - float(e @ e)) / pairs if pairs else 0.0
+    if error >= 0.98 * v:
+        return None
+    # the truth's covariance cannot exceed its variance
+    c = min(max(c, -0.9 * (v - error) / max(int(sizes.max()) - 1, 1)), 0.999 * (v - error))
+    mean = np.repeat(sums / (v - c + sizes * c), sizes)
+    return fitted + e - error * (e - c * mean) / (v - c)
+
+
+def regression_calibration(
+    problem: Problem, batch: Batch, x: np.ndarray, reliability: Reliability, models: Models
+) -> dict[str, float] | None:
+    """Estimate and interval with the calibrated biomarker; the reliability's own uncertainty is carried along (delta method)."""
+
+    def fit(value: float):
+        unit = calibrated(x, batch.z, batch.starts, min(max(value, 0.02), 1.0))
+        if unit is None:
+            return None
+        answer = fit_model(
+            problem.kind, unit, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha
+        )
+        return answer if answer.fit is not None else None
+
+    middle = fit(reliability.value)
+    if middle is None:
+        return None
+    beta, variance = float(middle.fit.beta[0]), float(middle.fit.cov[0, 0])
+    if reliability.se > 0:
+        step = min(0.02, (1 - reliability.value) / 2)
+        up, down = (fit(reliability.value + step), fit(reliability.value - step)) if step > 0 else (None, None)
+        if up is not None and down is not None:
+            slope = float(up.fit.beta[0] - down.fit.beta[0]) / (2 * step)
+            variance += slope**2 * reliability.se**2
+    return interval(beta, math.sqrt(variance), middle.df, models.level)
+
+
+def simex(
+    problem: Problem, batch: Batch, x: np.ndarray, r2: float, reliability: Reliability, models: Models, rng: np.random.Generator
+) -> dict[str, float] | None:
+    """Simulation-extrapolation under working independence.
+
+    Returns
+    -------
+    dict or None
+        None where the error is as large as all variance that the covariates leave, or a refit has no estimate.
+    """
+    used = models.model_copy(update={"correlation": "independence"})
+    error = (1 - reliability.value) * float(x.var())
+    c = (1 - r2) * float(x.var()) / error if error > 0 else math.inf
+    if c <= 1.02:
+        return None
+
+    def fit(values):
+        return fit_model(problem.kind, values, batch.z, batch.y, batch.starts, used, batch.event, batch.entry, batch.start)
+
+    plain = fit(x)
+    if plain.fit is None:
+        return None
+    if not math.isfinite(c):
+        return interval(float(plain.fit.beta[0]), math.sqrt(float(plain.fit.cov[0, 0])), plain.df, models.level)
+    zeta, beta, variance = [0.0], [float(plain.fit.beta[0])], [float(plain.fit.cov[0, 0])]
+    for z in ZETA:
+        estimates, variances = [], []
+        for _ in range(REPEATS):
+            answer = fit(x + math.sqrt(z * error) * rng.normal(size=len(x)))
+            if answer.fit is None:
+                return None
+            estimates.append(float(answer.fit.beta[0]))
+            variances.append(float(answer.fit.cov[0, 0]))
+        zeta.append(z)
+        beta.append(float(np.mean(estimates)))
+        # Stefanski & Cook (1995, JASA 90:1247): sampling variance less the simulation's own
+        variance.append(float(np.mean(variances)) - float(np.var(estimates, ddof=1)))
+    basis = np.column_stack([np.ones(len(zeta)), 1 / (c + np.array(zeta))])
+    at = np.array([1.0, 1 / (c - 1)])
+    estimate = float(at @ np.linalg.lstsq(basis, np.array(beta), rcond=None)[0])
+    # the variance of b / (c - 1) grows with the square of the correction
+    quadratic = np.column_stack([np.ones(len(zeta)), 1 / (c + np.array(zeta)), 1 / (c + np.array(zeta)) ** 2])
+    extrapolated = float(np.array([1.0, at[1], at[1] ** 2]) @ np.linalg.lstsq(quadratic, np.array(variance), rcond=None)[0])
+    attenuation = (c - 1) / c
+    total = max(extrapolated, variance[0])
+    slope = estimate / attenuation / (1 - r2)
+    return interval(estimate, math.sqrt(total + slope**2 * reliability.se**2), plain.df, models.level)
+
+
+def corrected(
+    problem: Problem, exposure: Exposure, reliability: Reliability | None, config: AssociationConfig, seed: Sequence[int]
+) -> dict:
+    """A row of ``measurement_error.csv``."""
+    models = config.models
+    row = {"outcome": problem.coded.outcome.name, "biomarker": exposure.name, "covariate_set": problem.covariate_set, "note": None}
+    if reliability is None:
+        return {**row, "note": "reliability_unknown"}
+    row.update(
+        reliability=reliability.value,
+        reliability_low=reliability.low,
+        reliability_high=reliability.high,
+        reliability_source=reliability.source,
+    )
+    rows = problem.rows[np.isfinite(exposure.values[problem.rows])]
+    batch = make_batch(problem, rows, models)
+    if batch.refusal:
+        return {**row, "note": batch.refusal}
+    x, _, r2, note = prepare_exposure(exposure, batch, models, True, config.exposures.winsorise)
+    if x is None:
+        return {**row, "note": note}
+    answer = fit_model(problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha)
+    if answer.fit is None:
+        return {**row, "note": ";".join(answer.notes)}
+    plain = interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, models.level)
+    row.update({k: plain[k] for k in ("estimate", "se", "ci_low", "ci_high")})
+    row["attenuation"] = (reliability.value - r2) / (1 - r2)
+    notes = list(answer.notes)
+    if row["attenuation"] < LEAST_ATTENUATION:
+        return {**row, "note": ";".join([*notes, "reliability_too_low"])}
+    calibration = regression_calibration(problem, batch, x, reliability, models)
+    extrapolation = simex(problem, batch, x, r2, reliability, models, np.random.default_rng(list(seed)))
+    if calibration is None or extrapolation is None:
+        notes.append("not_corrected")
+    for suffix, values in (("rc", calibration), ("simex", extrapolation)):
+        if values is not None:
+            row.update({f"{k}_{suffix}": values[k] for k in ("estimate", "se", "ci_low", "ci_high")})
+    return {**row, "note": ";".join(notes) or None}
+
+
+def measurement_error(
+    problems: Problems, exposures: dict[str, list[Exposure]], config: AssociationConfig, every: pd.DataFrame, seed: int
+) -> pd.DataFrame:
+    """Reliability and corrected estimates of the biomarkers of each outcome.
+
+    Parameters
+    ----------
+    problems : Problems
+    exposures : dict of str to list of Exposure
+    config : AssociationConfig
+    every : DataFrame
+        Biomarkers of every image of the cohort, in its order (for repeat photographs).
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns of ``measurement_error.csv`` without ``plan``.
+    """
+    frame = problems.sample.every_image
+    first, second = repeat_pairs(frame) if frame is not None else (np.empty(0, dtype=int), np.empty(0, dtype=int))
+    eyes = eye_pairs(problems.sample.frame)
+    rows = []
+    for place, (outcome, chosen) in enumerate(exposures.items()):
+        problem = problems.problem(outcome, config.primary_set)
+        for i, e in enumerate(chosen):
+            name = e.name.removesuffix("__present")
+            repeats = None
+            if len(first) >= 20 and name in every and name == e.name:
+                readings = every[name].to_numpy(dtype=float)
+                repeats = np.column_stack([readings[first], readings[second]])
+            rows.append(corrected(problem, e, reliability_of(e, config, eyes, repeats), config, (seed, 4, place, i)))
+    return pd.DataFrame(rows)
