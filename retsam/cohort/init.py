@@ -197,8 +197,9 @@ def _covariates(sheet: pd.DataFrame, proposal: _Proposal) -> None:
         if kind == "categorical" and known.nunique() > _MOST_VALUES:
             continue
         # Age and sex go by these names in the standard covariate sets.
-        common = {r"(?i)age(_?(years?|yrs?))?": "age", r"(?i)(sex|gender)": "sex"}
-        name = next((n for pattern, n in common.items() if re.fullmatch(pattern, column) and n not in proposal.covariates), None)
+        common = {r"age(_?(years?|yrs?|y))?": "age", r"(sex|gender)": "sex"}
+        plain_name = _variable_name(column, set())
+        name = next((n for pattern, n in common.items() if re.fullmatch(pattern, plain_name) and n not in proposal.covariates), None)
         name = name or _variable_name(
             column, set(proposal.covariates) | {"path", "subject", "eye", "visit", "shard", "status", "reason", "detail"}
         )

@@ -39,7 +39,7 @@ class QualityConfig(BaseModel):
         description="`content`: photographs with the same pixels count once, the first in the cohort's order is kept. `near`: so do "
         "resized and recompressed copies. `keep`: duplicates are named but kept.",
     )
-    near_distance: int = Field(6, ge=0, le=7, description="Bits of 256 in which the perceptual hashes of two near-duplicates may differ.")
+    near_distance: int = Field(24, ge=0, le=48, description="Bits of 256 in which the perceptual hashes of two near-duplicates may differ.")
 
     @model_validator(mode="after")
     def _possible(self) -> QualityConfig:

@@ -171,10 +171,15 @@ class Fit:
         return total / REPEATS
 
 
+def logit(p: np.ndarray) -> np.ndarray:
+    """Log odds, probabilities held within one in a million of 0 and 1."""
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
 def calibration(y: np.ndarray, p: np.ndarray, bins: int = 5) -> dict:
     """Brier score, expected calibration error, slope and intercept of the logit, and the reliability table."""
-    logit = np.log(np.clip(p, 1e-6, 1 - 1e-6) / (1 - np.clip(p, 1e-6, 1 - 1e-6)))
-    slope, intercept = fit_logistic(logit[:, None], y, 0.0, np.zeros(1))
+    slope, intercept = fit_logistic(logit(p)[:, None], y, 0.0, np.zeros(1))
     edges = np.linspace(0, 1, bins + 1)
     which = np.clip(np.digitize(p, edges) - 1, 0, bins - 1)
     table = [
@@ -263,7 +268,7 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int | None = None) 
     known = manifest[["image", "dataset", "group", "quality"]].rename(columns={"image": "image_id"})
     tasks = [(i, str(data / i)) for i in known["image_id"]]
     others = other_pictures(cache / "pictures")
-    tasks += others
+    tasks = others + tasks
     extra = pd.DataFrame([{"image_id": i, "dataset": i.split(":")[0], "group": i, "quality": "not_fundus"} for i, _ in others])
     known = pd.concat([known, extra], ignore_index=True)
     kept = cache / "metrics.parquet"
@@ -315,6 +320,9 @@ def fit_all(table: pd.DataFrame) -> dict:
         head = Fit(name, NOT_FUNDUS_SHARE if name == "not_fundus" else None)
         y = target.to_numpy().astype(float)
         model = head.fit(rows, y)
+        raw = head.held_out(rows, y)
+        slope, intercept = recalibrate(y, raw, head.weights(y))
+        model["weight"], model["intercept"] = slope * model["weight"], slope * model["intercept"] + intercept
         mean_good = np.clip((reference[head.features].to_numpy(float) - model["mean"]) / model["scale"], -CLIP, CLIP).mean(0)
         card["heads"][name] = {
             "intercept": _r(model["intercept"], 5),
@@ -329,14 +337,33 @@ def fit_all(table: pd.DataFrame) -> dict:
                 for k, f in enumerate(head.features)
             },
         }
-        card["held_out"][name] = _scores(head, rows, y)
+        card["held_out"][name] = _scores(head, rows, y, raw)
     card["held_out"]["reject"]["across_sets"] = _across_sets(retina)
     return card
 
 
-def _scores(head: Fit, rows: pd.DataFrame, y: np.ndarray) -> dict:
-    p = head.held_out(rows, y)
+def recalibrate(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """Slope and intercept that make held-out probabilities honest (Platt): the penalty shrinks coefficients, so they come out too timid."""
+    slope, intercept = fit_logistic(logit(p)[:, None], y, 1e-3, np.ones(1), weight)
+    return float(slope[0]), intercept
+
+
+def recalibrated(y: np.ndarray, p: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Held-out probabilities, each recalibrated by slope and intercept that come from other groups."""
+    names = np.unique(groups)
+    half_of = dict(zip(np.random.default_rng(SEED).permutation(names), np.arange(len(names)) % 2, strict=True))
+    half = np.array([half_of[g] for g in groups])
+    out = np.empty_like(p)
+    for k in (0, 1):
+        slope, intercept = recalibrate(y[half != k], p[half != k], None if weight is None else weight[half != k])
+        out[half == k] = sigmoid(slope * logit(p[half == k]) + intercept)
+    return out
+
+
+def _scores(head: Fit, rows: pd.DataFrame, y: np.ndarray, raw: np.ndarray) -> dict:
+    """Scores of held-out probabilities `raw`, recalibrated across groups."""
     groups = rows["group"].to_numpy(str)
+    p = recalibrated(y, raw, groups, head.weights(y))
     low, high = interval(y, p, groups, auc)
     out: dict = {"n": len(y), "positives": int(y.sum()), "auc": {"value": _r(auc(y, p)), "ci_low": _r(low), "ci_high": _r(high)}}
     if head.name != "not_fundus":
