@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class FakePrediction:
     frame: Frame
     fovea: tuple[float, float] | None
     fovea_confidence: float = 0.9
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def masks(self, thresholds=None, image_id="", eye=None, um_per_px=None) -> Masks:
         planes = {name: p >= 0.5 for name, p in self.probabilities.items()}

@@ -16,18 +16,19 @@ import click
 @click.option("--list", "list_datasets", is_flag=True, help="List the public data sets that are known, with their layouts, and stop.")
 @click.option("--prepared", type=click.Path(file_okay=False, path_type=Path), help="Folder for a public set's manifest and decoded masks.")
 @click.option("--split", help="Only rows of this split (train, test, ...).")
+@click.option("--held-out", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Training configuration (YAML): only the rows that it keeps out of training.")
 @click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Weights file [default: the shipped one].")
 @click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
+@click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of each data set.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(2), help="Bootstrap resamples (of groups).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1), help="1 is fastest on a CPU.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def evaluate(
-    manifest, root, datasets, list_datasets, prepared, split, weights, out, overlays, limit, resamples, seed, device, batch_size, quiet
-) -> None:
+def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out, limit, out, **options) -> None:
     """Score the shipped model on labelled photographs, at the size they are stored in.
 
     Writes OUT (`{dataset: {target: {metric: {value, pooled, ci_low, ci_high, n}}}}`: means over images and pooled, 95 % bootstrap
@@ -37,7 +38,8 @@ def evaluate(
     \b
     Examples:
       retsam evaluate --manifest data/manifest.csv --split test --out scores.json --overlays overlays
-      retsam evaluate --manifest data/manifest.csv --dataset drive --dataset hrf
+      retsam evaluate --manifest data/manifest.csv --dataset drive --dataset hrf --split test --biomarkers
+      retsam evaluate --manifest data/manifest.csv --held-out config/train-base.yaml
       retsam evaluate --dataset REFUGE --root /data/REFUGE --out refuge.json
       retsam evaluate --list
     """
@@ -69,14 +71,26 @@ def evaluate(
         raise click.ClickException("\n".join(faults))
     table = table[table["dataset"].isin(datasets)] if datasets else table
     table = table[table["split"] == split] if split else table
+    table = _kept_out(table, held_out) if held_out else table
     table = table.groupby("dataset", sort=False).head(limit) if limit else table
     if not len(table):
-        raise click.ClickException(f"no row of {manifest} is left after --dataset and --split")
-    table, root = table.reset_index(drop=True), root or manifest.parent
-    _run(table, manifest, root, weights, device, batch_size, out, overlays, resamples, seed, quiet)
+        raise click.ClickException(f"no row of {manifest} is left after --dataset, --split and --held-out")
+    _run(table.reset_index(drop=True), manifest, root or manifest.parent, out, **options)
 
 
-def _run(table, manifest, root, weights, device, batch_size, out, overlays, resamples, seed, quiet) -> None:
+def _kept_out(table, config: Path):
+    """Rows that a training run keeps out: official test parts, and its share of the groups of other sets."""
+    from retsam.training.config import TrainConfig
+    from retsam.training.frames import held_out
+
+    try:
+        settings = TrainConfig.read(config)
+    except ValueError as error:
+        raise click.ClickException(f"{config}: {error}") from error
+    return table[held_out(table, settings)]
+
+
+def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet) -> None:
     import hashlib
 
     from retsam._version import __version__
@@ -104,6 +118,14 @@ def _run(table, manifest, root, weights, device, batch_size, out, overlays, resa
         pictures = write_gallery(evaluation, segmenter, table, root, overlays)
         click.echo(f"{len(pictures)} pictures in {overlays}")
     click.echo(run.table(evaluation.scores).to_string(index=False))
+    if biomarkers and evaluation.scores:
+        from retsam.evaluation.biomarkers import score_biomarkers
+
+        try:
+            figures = score_biomarkers(segmenter, table, root, out, resamples, seed, progress=not quiet)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo("biomarkers, mean over density, length, fractal dimension, CRAE, CRVE:\n" + figures.round(3).to_string(index=False))
     states = evaluation.images["status"].value_counts()
     click.echo(f"{len(table)} images: " + ", ".join(f"{n} {state}" for state, n in states.items()) + f"; {', '.join(map(str, paths))}")
     if not evaluation.scores:

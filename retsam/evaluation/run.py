@@ -75,7 +75,7 @@ def load(row, position: int, root: Path) -> Loaded:
     return Loaded(position, rgb, reference)
 
 
-def _ahead(manifest: pd.DataFrame, root: Path, window: int) -> Iterator[Loaded]:
+def read_ahead(manifest: pd.DataFrame, root: Path, window: int) -> Iterator[Loaded]:
     """Read images in two threads, at most ``window`` ahead of the network, in the manifest's order."""
     rows = manifest.to_dict("records")
     with ThreadPoolExecutor(2) as pool:
@@ -142,7 +142,7 @@ def evaluate(
             state["detail"] = "; ".join(detail for _, detail in faults) or None
         batch.clear()
 
-    for item in tqdm(_ahead(manifest, root, 2 * batch_size), total=len(manifest), unit="image", desc="evaluate", disable=not progress):
+    for item in tqdm(read_ahead(manifest, root, 2 * batch_size), total=len(manifest), unit="image", desc="evaluate", disable=not progress):
         if item.rgb is None:
             states[item.position] |= {"status": "failed", "reason": item.reason, "detail": item.detail}
             continue
@@ -190,7 +190,7 @@ def table(scores: dict[str, dict], metrics: tuple[str, ...] = ("dsc", "jac", "cl
                     value, low, high = (values[name][key] for key in keys)
                     if value is not None:
                         row[name] = f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if low is not None else "")
-            others = {name: entry for name, entry in values.items() if name not in (*metrics, "sensitivity", "precision")}
+            others = {name: entry for name, entry in values.items() if name not in (*metrics, "sensitivity", "precision", "dsc_stored")}
             row["other"] = ", ".join(f"{name} {entry['value']:.3f}" for name, entry in others.items() if entry["value"] is not None)
             rows.append(row)
     columns = ["dataset", "target", "n", *metrics, "other"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from retsam.evaluation import metrics as m
@@ -12,7 +13,6 @@ from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.reference import Reference
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
-from retsam.segmentation.targets import CATEGORY
 
 CENTRELINE_TARGETS = ("vessel", "artery", "vein")
 BOUNDARY_TARGETS = ("disc", "cup", "disc_expert2")
@@ -23,6 +23,7 @@ class Prediction(Protocol):
 
     probabilities: dict[str, np.ndarray]
     frame: Frame
+    thresholds: dict[str, float]
 
     def masks(self, *args, **kwargs) -> Masks: ...
 
@@ -51,14 +52,30 @@ class ImageScore:
     columns: dict[str, object] = field(default_factory=dict)
 
 
-@dataclass
 class _Native:
-    """A prediction at native size, one plane at a time: ten float planes of a large photograph are half a gigabyte."""
+    """A prediction at native size.
 
-    prediction: Prediction
-    found: Masks
+    The network's probabilities are resampled and then cut at the thresholds, and follow the clean-up of the stored masks: nothing
+    further than one frame pixel from the stored mask, and what the clean-up added (filled holes, vessels given to the likelier class).
+    Masks of the store, resampled, are coarser by up to half a frame pixel at every edge: over vessels of five pixels that alone costs a
+    perfect mask 0.07 of Dice at 1.6 native px per frame px.
+    """
+
+    def __init__(self, prediction: Prediction):
+        self.prediction, self.found = prediction, prediction.masks()
+        unwarp, planes = self.found.frame.unwarp, self.found.planes
+        self.planes = {}
+        for name, plane in planes.items():
+            threshold = prediction.thresholds.get(name, 0.5)
+            near = unwarp(cv2.dilate(plane.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool), 0)
+            added = unwarp(plane & ~(np.asarray(prediction.probabilities[name]) >= threshold), 0)
+            self.planes[name] = (near & (self.probability(name) >= threshold)) | added
 
     def plane(self, target: str) -> np.ndarray:
+        return self.planes[target]
+
+    def stored(self, target: str) -> np.ndarray:
+        """The mask store's plane, resampled."""
         return self.found.frame.unwarp(self.found.planes[target], 0).astype(bool)
 
     def probability(self, target: str) -> np.ndarray:
@@ -68,11 +85,12 @@ class _Native:
 def score_image(prediction: Prediction, reference: Reference) -> ImageScore:
     """Score one image.
 
-    Masks are those that a mask store would hold, resampled to the native size; scores count inside the given field of view, and
-    everywhere where none is given. Targets without a reference, or without a head, have no score.
+    Masks are the network's answer at native size; ``dsc_stored`` is the Dice coefficient of the mask that a mask store would hold.
+    Scores count inside the given field of view, and everywhere where none is given. Targets without a reference, or without a head,
+    have no score.
     """
     out = ImageScore()
-    native = _Native(prediction, prediction.masks())
+    native = _Native(prediction)
     for target in reference.masks:
         head = "disc" if target == "disc_expert2" else target
         if head in native.found.planes and not (reference.class_only and target in ("artery", "vein")):
@@ -93,11 +111,14 @@ def _score_mask(out: ImageScore, native: _Native, reference: Reference, target: 
     truth, valid, predicted = reference.masks[target], reference.valid(target), native.plane(head)
     counts = m.overlap_counts(predicted, truth, valid)
     values = m.overlap_scores(**counts)
+    stored = m.overlap_counts(native.stored(head), truth, valid)
+    values["dsc_stored"] = m.overlap_scores(**stored)["dsc"]
     out.columns |= {f"{target}_reference_px": counts["tp"] + counts["fn"], f"{target}_predicted_px": counts["tp"] + counts["fp"]}
     if target in CENTRELINE_TARGETS:
         centreline = m.centreline_counts(predicted, truth, valid)
         values["cldice"] = m.centreline_dice(**centreline)
         counts |= centreline
+    counts |= {f"stored_{name}": n for name, n in stored.items()}
     if target in BOUNDARY_TARGETS:
         values["hd95"] = m.hausdorff95(predicted, truth)
         geometry = m.disc_geometry(reference.masks.get("disc", truth))
@@ -110,7 +131,7 @@ def _score_mask(out: ImageScore, native: _Native, reference: Reference, target: 
 def _score_artery_vein(out: ImageScore, native: _Native, reference: Reference) -> None:
     found = native.plane("artery") | native.plane("vein")
     if "vessel" in native.found.planes:
-        found |= native.plane("vessel")
+        found = found | native.plane("vessel")
     valid = np.ones(found.shape, bool) if reference.fov is None else reference.fov.copy()
     for target in ("artery", "vein"):
         if target in reference.ignored:
@@ -195,7 +216,3 @@ def in_disc_diameters(scores: list[ImageScore]) -> None:
                 for limit in (0.25, 0.5):
                     values[f"within_{limit}_dd"] = float(values["found"] > 0 and distance <= limit)
 
-
-def is_lesion(target: str) -> bool:
-    """Whether a target's scores are those of small lesions, which pooling over pixels describes better than a mean over images."""
-    return CATEGORY.get(target) == "lesion"

@@ -28,6 +28,7 @@ def _pooled_cldice(c: Counts) -> np.ndarray:
 
 POOLED: dict[str, Callable[[Counts], np.ndarray]] = {
     "dsc": lambda c: _ratio(2 * c["tp"], 2 * c["tp"] + c["fp"] + c["fn"]),
+    "dsc_stored": lambda c: _ratio(2 * c["stored_tp"], 2 * c["stored_tp"] + c["stored_fp"] + c["stored_fn"]),
     "jac": lambda c: _ratio(c["tp"], c["tp"] + c["fp"] + c["fn"]),
     "sensitivity": lambda c: _ratio(c["tp"], c["tp"] + c["fn"]),
     "precision": lambda c: _ratio(c["tp"], c["tp"] + c["fp"]),
