@@ -43,9 +43,22 @@ class FrozenBatchNorm(nn.BatchNorm2d):
 
     def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         """``self(conv(x))`` as one convolution: the normalisation's gain goes into the weights, its offset into the bias."""
-        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
-        weight, bias = conv.weight * gain.view(-1, 1, 1, 1), self.bias - self.running_mean * gain
+        weight, bias = (conv.weight, conv.bias) if conv.bias is not None else self._folded(conv)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def _folded(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        gain = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return conv.weight * gain.view(-1, 1, 1, 1), self.bias - self.running_mean * gain
+
+    @torch.no_grad()
+    def fold_into(self, conv: nn.Conv2d) -> None:
+        """Fold for good, for inference."""
+        weight, bias = self._folded(conv)
+        conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+
+
+def _relu6(x: Tensor) -> Tensor:
+    return F.relu6(x, inplace=not torch.is_grad_enabled())
 
 
 class _InvertedResidual(nn.Module):
@@ -64,8 +77,8 @@ class _InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if hasattr(self, "_expand_conv"):
-            y = F.relu6(self._bn0.after(self._expand_conv, y))
-        y = F.relu6(self._depthwise(y))
+            y = _relu6(self._bn0.after(self._expand_conv, y))
+        y = _relu6(self._depthwise(y))
         y = self._bn2.after(self._project_conv, y)
         return x + y if self.residual else y
 
@@ -103,7 +116,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.detail(F.pixel_unshuffle(x, 2))]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x = F.relu6(self._bn0.after(self._conv_stem, x))
+            x = _relu6(self._bn0.after(self._conv_stem, x))
         for index, block in enumerate(self._blocks):
             with torch.set_grad_enabled(torch.is_grad_enabled() and index + 1 >= self.frozen):
                 x = block(x)
@@ -213,8 +226,25 @@ class RetinaNetwork(nn.Module):
             Task -> logits ``[B, outputs, H, W]`` (heatmap tasks at their stride).
         """
         x = torch.cat([(rgb - self.mean) / self.std, local_contrast(rgb, fov, pool)], 1) * fov
-        features = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        features = self.encoder(x if torch.is_grad_enabled() else x.to(self.encoder._conv_stem.weight.dtype))
         return {task: self.decoders[task](features) for task in tasks}
+
+    def for_inference(self, dtype: torch.dtype) -> RetinaNetwork:
+        """Fold every normalisation into its convolution and convert to ``dtype``, in place: half the time of autocast on CPU."""
+        self.eval().requires_grad_(False)
+        self.encoder._bn0.fold_into(self.encoder._conv_stem)
+        for block in self.encoder._blocks:
+            for bn, conv in (("_bn0", "_expand_conv"), ("_bn1", "_depthwise_conv"), ("_bn2", "_project_conv")):
+                if hasattr(block, bn):
+                    getattr(block, bn).fold_into(getattr(block, conv))
+        for module in list(self.modules()):
+            if isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):
+                module[0], module[1] = nn.utils.fusion.fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
+        # Local contrast and the first normalisation stay in float32; only what follows is converted.
+        self.encoder.to(dtype)
+        self.decoders.to(dtype)
+        return self.to(memory_format=torch.channels_last)
 
 
 def local_contrast(rgb: Tensor, fov: Tensor, pool: int) -> Tensor:

@@ -149,7 +149,7 @@ class Segmenter:
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.dtype = _dtype(precision, self.device)
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).for_inference(self.dtype)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:
@@ -211,11 +211,10 @@ class Segmenter:
         x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(fov)).to(self.device).float().unsqueeze(1)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            out = {task: value.float() for task, value in self.network(x, mask, tasks, pool).items()}
-            if self.flips:
-                mirrored = self.network(x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
-                out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
+        out = {task: value.float() for task, value in self.network(x, mask, tasks, pool).items()}
+        if self.flips:
+            mirrored = self.network(x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
+            out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
         return out
 
     def _refine_disc(self, rgb: np.ndarray, fov: np.ndarray, coarse: np.ndarray) -> list[dict[str, np.ndarray]]:
