@@ -19,7 +19,7 @@ DIRECTION_WIDTHS = 2.5
 DIRECTION_PX = 8.0
 WIDTH_WIDTHS = 4.0
 #: Fewer bifurcations than this have no median worth reporting.
-LEAST_BIFURCATIONS = 3
+LEAST_BIFURCATIONS = 1
 #: A branch narrower than this (px) has no ratio of widths.
 LEAST_WIDTH_PX = 2.0
 #: Junctional exponents are sought in this range (Murray's law: 3).

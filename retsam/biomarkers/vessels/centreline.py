@@ -150,6 +150,20 @@ def _half_width(mask, y, x, ny, nx, reach):
 
 
 @njit(cache=True)
+def _tip(mask, y, x, dy, dx, w):
+    """How far the centreline goes on from (y, x) along (dy, dx): half a width short of the vessel's tip.
+
+    Mean over rays across the inner 70 % of the width, so that the tip is known better than to a pixel; a round tip of radius r is
+    0.9109 r deep there on average.
+    """
+    total = 0.0
+    for k in range(-4, 5):
+        shift = 0.35 * w * k / 4.0
+        total += _half_width(mask, y + shift * dx, x - shift * dy, dy, dx, 6.0 * w + 16.0)
+    return total / 9.0 - 0.9109 * 0.5 * w
+
+
+@njit(cache=True)
 def resample(points, count, closed_length, out):
     """Points [n, 2] of a polyline resampled to `count` equidistant ones, into out [count, 2]."""
     n = points.shape[0]
@@ -453,7 +467,7 @@ def fit_centrelines(
             cx = lines[s, e, 1]
             dy = lines[s, e, 2]
             dx = lines[s, e, 3]
-            reach = _half_width(mask, cy, cx, dy, dx, 6.0 * w + 16.0) - 0.5 * w
+            reach = _tip(mask, cy, cx, dy, dx, w)
             anchors[e, 0] = cy + reach * dy
             anchors[e, 1] = cx + reach * dx
             # Samples beyond the anchor lie in the rounded tip.

@@ -14,6 +14,8 @@ from retsam.biomarkers.vessels.analysis import STRUCTURES, Analysis, Value, colu
 #: Smallest box on the skeleton, px; and on the mask, in mean widths (smaller boxes measure the vessels' area, not their course).
 SMALLEST_SKELETON_BOX = 2.0
 SMALLEST_MASK_BOX = 0.5
+#: Sizes that need about this many boxes weigh a quarter as much as those of many.
+FEW_BOXES = 8.0
 #: Box sides per octave.
 PER_OCTAVE = 3
 #: Highest moment (and, negative, the lowest) of the singularity spectrum.
@@ -117,19 +119,22 @@ def dimensions(pixels: np.ndarray, domain: np.ndarray, smallest: float, largest:
     cover, entropy, sums = np.zeros(count), np.zeros(count), np.zeros((count, 2 * HIGHEST_MOMENT + 1))
     _box_moments(mass, field, sizes, HIGHEST_MOMENT, cover, entropy, sums)
     log_size = np.log(sizes)
-    centred = log_size - log_size.mean()
-    slopes = centred / (centred @ centred)
+    # A number of boxes is uncertain by about one, so sizes that need few of them weigh less in the fit.
+    weights = (cover / (cover + FEW_BOXES)) ** 2
+    weights /= weights.sum()
+    centred = log_size - weights @ log_size
+    slopes = weights * centred / (weights @ centred**2)
     log_cover = np.log(cover)
     d0 = -float(slopes @ log_cover)
-    residual = log_cover - log_cover.mean() + d0 * centred
-    spread = log_cover - log_cover.mean()
+    spread = log_cover - weights @ log_cover
+    residual = spread + d0 * centred
     tau = slopes @ np.log(sums)
     exponents = np.diff(tau)
     return {
         "d0": d0,
         "d1": -float(slopes @ entropy),
         "d2": float(tau[HIGHEST_MOMENT + 2]),
-        "r2": 1.0 - float(residual @ residual) / max(float(spread @ spread), 1e-12),
+        "r2": 1.0 - float(weights @ residual**2) / max(float(weights @ spread**2), 1e-12),
         "low": float(sizes[0]),
         "high": float(sizes[-1]),
         "singularity_length": float(exponents[0] - exponents[-1]),
