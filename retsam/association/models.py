@@ -150,7 +150,7 @@ def _fit_cox(exposures, covariates, time, event, entry, starts) -> Answer:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = CoxPHFitter().fit(data, fit_options={"precision": 1e-10, "r_precision": 1e-14}, **keys)
+            model = CoxPHFitter().fit(data, fit_options={"precision": 1e-15, "r_precision": 1e-17}, **keys)
     except (ConvergenceError, np.linalg.LinAlgError, ValueError, ZeroDivisionError):
         return Answer("", None, ("not_converged",))
     beta = model.params_.to_numpy(dtype=float)
