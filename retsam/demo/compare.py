@@ -29,7 +29,9 @@ def _compared() -> dict[str, tuple[str, str]]:
     for kind in ("artery", "vein"):
         pairs[f"vessel_count_{kind}_zone_b"] = (f"{kind}_zone_b_count", "count")
         pairs[f"width_mean_{kind}"] = (f"{kind}_width_mean_px", "px")
-        pairs[f"branchpoint_count_{kind}"] = (f"{kind}_branchpoint_count", "count")
+        # Trunks join on the disc, where no tool can count bifurcations: compared in zone C.
+        pairs[f"branchpoint_count_{kind}_zone_c"] = (f"{kind}_zone_c_branchpoint_count", "count")
+        pairs[f"tortuosity_distance_{kind}"] = (f"{kind}_tortuosity_distance", "absolute")
         pairs[f"length_density_{kind}"] = (f"{kind}_length_density_per_px", "relative")
         pairs[f"area_density_{kind}"] = (f"{kind}_area_density", "relative")
     for lesion in LESIONS:

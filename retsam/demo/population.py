@@ -60,7 +60,7 @@ def _dr(lesion: str, means: tuple[float, ...], biomarker: str) -> list[Effect]:
 EFFECTS: tuple[Effect, ...] = (
     Effect("age", "per unit", "artery_width_um", -0.30, "um per year over 60", "crae_um", -1),
     Effect("hypertension", "per unit", "artery_width_um", -9.0, "um", "crae_um", -1),
-    Effect("hypertension", "per unit", "tortuosity", 0.35, "relative", "artery_tortuosity", 1),
+    Effect("hypertension", "per unit", "tortuosity", 0.35, "relative", "artery_tortuosity_distance", 1),
     Effect("dr_grade", "per unit", "vein_width_um", 4.5, "um per grade", "crve_um", 1),
     *_dr("microaneurysm", (0.0, 5.0, 13.0, 22.0, 24.0), "microaneurysm_count"),
     *_dr("hemorrhage", (0.0, 0.6, 8.0, 17.0, 20.0), "hemorrhage_count"),

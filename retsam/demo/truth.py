@@ -61,8 +61,8 @@ def _inside(points: np.ndarray, projection: Projection, fov: np.ndarray) -> np.n
 def _vessel_truth(segments: list[Segment], kind: str, radius: float, projection: Projection, fov: np.ndarray) -> dict[str, Any]:
     unit = projection.px_per_mm
     crossing_zone: list[float] = []
-    length = weighted_width = weighted_turn = area = 0.0
-    branchpoints = 0
+    length = weighted_width = weighted_turn = whole = area = 0.0
+    branchpoints = in_zone_c = 0
     by_index = dict(enumerate(segments))
     for segment in segments:
         if segment.kind != kind:
@@ -74,17 +74,19 @@ def _vessel_truth(segments: list[Segment], kind: str, radius: float, projection:
         if distance.min() < 2 * radius and distance.max() > 3 * radius and visible[zone].mean() > 0.5:
             crossing_zone.append(segment.width)
         outside_disc = visible & (distance > radius)
-        steps = np.hypot(*np.diff(points, axis=0).T) * (outside_disc[1:] & outside_disc[:-1])
+        steps = np.hypot(*np.diff(points, axis=0).T) * (visible[1:] & visible[:-1])
         mine = float(steps.sum())
         length += mine
         weighted_width += mine * segment.width
         area += mine * segment.width
         if outside_disc.all():
             chord = float(np.hypot(*(points[-1] - points[0])))
-            weighted_turn += mine * (mine / chord - 1) if chord > 0 else 0.0
+            weighted_turn += mine * (mine / chord - 1)
+            whole += mine
         live = [child for child in segment.children if child in by_index]
         if len(live) >= 2 and outside_disc[-1]:
             branchpoints += 1
+            in_zone_c += int(2 * radius <= distance[-1] <= 5 * radius)
     factor = 0.88 if kind == "artery" else 0.95
     equivalent = knudtson(crossing_zone, factor)
     return {
@@ -95,7 +97,9 @@ def _vessel_truth(segments: list[Segment], kind: str, radius: float, projection:
         f"{kind}_length_px": length * unit,
         f"{kind}_width_mean_px": weighted_width / length * unit if length else math.nan,
         f"{kind}_area_px2": area * unit**2,
+        f"{kind}_tortuosity_distance": weighted_turn / whole if whole else math.nan,
         f"{kind}_branchpoint_count": branchpoints,
+        f"{kind}_zone_c_branchpoint_count": in_zone_c,
     }
 
 
@@ -115,9 +119,10 @@ def eye_truth(
     Returns
     -------
     dict
-        Pixels are those of the photograph. Vessel lengths, areas, widths and branch points are those inside the field of view and
-        outside the disc; ``zone_b_coverage`` is the share of zone B inside the field of view. NaN where a definition is not met
-        (fewer than six vessels across zone B).
+        Pixels are those of the photograph. Vessel lengths, areas and widths are those inside the field of view (vessels that run
+        over one another on the disc count twice), branch points and crossings those outside the disc, tortuosity that of segments
+        wholly visible outside it; ``zone_b_coverage`` is the share of zone B inside the field of view. NaN where a definition is not
+        met (fewer than six vessels across zone B).
     """
     unit = projection.px_per_mm
     p = parameters
@@ -160,9 +165,8 @@ def eye_truth(
     }
     for kind in ("artery", "vein"):
         truth.update(_vessel_truth(segments, kind, radius, projection, fov))
-        visible = truth["fov_area_px2"] - truth["disc_area_px2"]
-        truth[f"{kind}_length_density_per_px"] = truth[f"{kind}_length_px"] / visible
-        truth[f"{kind}_area_density"] = truth[f"{kind}_area_px2"] / visible
+        truth[f"{kind}_length_density_per_px"] = truth[f"{kind}_length_px"] / truth["fov_area_px2"]
+        truth[f"{kind}_area_density"] = truth[f"{kind}_area_px2"] / truth["fov_area_px2"]
     truth["avr"] = truth["crae_px"] / truth["crve_px"]
     edges = {
         kind: np.concatenate([np.stack([s.points[:-1], s.points[1:]], 1) for s in segments if s.kind == kind] or [np.zeros((0, 2, 2))])
