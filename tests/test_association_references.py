@@ -141,3 +141,22 @@ def test_corrections_equal_p_adjust(reference, ours, theirs):
     mixed = np.insert(p[order], 4, np.nan)  # a test that could not be made is not counted
     answer = np.delete(adjust(mixed, ours), 4)
     np.testing.assert_allclose(answer, expected(reference, f"p.adjust {theirs}", range(1, 11))[order], rtol=1e-9)
+
+
+def test_cox_with_late_entry_equals_lifelines(eyes, design):
+    """Untied times, where lifelines' residuals are those of Efron too."""
+    from lifelines import CoxPHFitter
+
+    x, z, starts = design
+    rng = np.random.default_rng(5)
+    time = eyes["time"].to_numpy(float) + rng.uniform(0, 0.009, len(eyes))
+    entry = rng.uniform(0, 0.8, len(eyes)) * time * (rng.random(len(eyes)) < 0.5)
+    answer = fit_model("time", x, z, time, starts, Models(), eyes["event"].to_numpy(float), entry)
+    data = pd.DataFrame(
+        {"x": x, "age": z[:, 1], "sex": z[:, 2], "time": time, "event": eyes["event"], "entry": entry, "subject": eyes["subject"]}
+    )
+    theirs = CoxPHFitter().fit(
+        data, "time", "event", entry_col="entry", cluster_col="subject", robust=True, fit_options={"precision": 1e-15, "r_precision": 1e-17}
+    )
+    np.testing.assert_allclose(answer.fit.beta, theirs.params_[TERMS], rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(np.diag(answer.fit.naive)), np.sqrt(np.diag(theirs.variance_matrix_)), rtol=1e-5)

@@ -21,7 +21,7 @@ _REFERENCES = {
     "heinze": "Heinze G, Schemper M. A solution to the problem of separation in logistic regression. Stat Med 2002;21:2409-2419.",
     "ordered": "McCullagh P. Regression models for ordinal data. J R Stat Soc B 1980;42:109-142.",
     "cox": "Lin DY, Wei LJ. The robust inference for the Cox proportional hazards model. J Am Stat Assoc 1989;84:1074-1078.",
-    "lifelines": "Davidson-Pilon C. lifelines: survival analysis in Python. J Open Source Softw 2019;4:1317.",
+    "efron": "Efron B. The efficiency of Cox's likelihood function for censored data. J Am Stat Assoc 1977;72:557-565.",
     "bh": "Benjamini Y, Hochberg Y. Controlling the false discovery rate. J R Stat Soc B 1995;57:289-300.",
     "by": "Benjamini Y, Yekutieli D. The control of the false discovery rate in multiple testing under dependency. Ann Stat "
     "2001;29:1165-1188.",
@@ -122,7 +122,7 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     out += [text + ".", ""]
     parts = []
     for kind, names in kinds.items():
-        key = {"ordered": ("ordered",), "time": ("cox", "lifelines")}.get(kind, ("gee",))
+        key = {"ordered": ("ordered",), "time": ("cox", "efron")}.get(kind, ("gee",))
         parts.append(f"{_join(names)} by {_MODEL[kind]} {cite(*key)}")
     if parts:
         out.append("Associations were estimated for " + "; ".join(parts) + ".")
@@ -198,7 +198,7 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
             else f"the {r.top} biomarkers of each outcome with the smallest p (interactions and replication: all)"
         )
         out += [f"Further analyses, in the covariate set {config.primary_set}, of {top}: " + "; ".join(further) + ".", ""]
-    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("numpy", "scipy", "numba", "lifelines", "formulaic"))
+    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("numpy", "scipy", "numba", "formulaic"))
     from retsam._version import __version__
 
     out += [

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.special import log_ndtr, ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import chi2, f, t
 
 from retsam.association.config import Models
+from retsam.association.cox import fit_cox
 from retsam.association.firth import fit_firth, separated
 from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, fit_gee
 from retsam.association.ordinal import fit_ordinal
@@ -134,37 +133,8 @@ def _df(fit: Fit, models: Models) -> float:
 
 
 def _fit_cox(exposures, covariates, time, event, entry, starts) -> Answer:
-    from lifelines import CoxPHFitter
-    from lifelines.exceptions import ConvergenceError
-
-    names = [f"x{j}" for j in range(exposures.shape[1])] + [f"z{j}" for j in range(1, covariates.shape[1])]
-    size = exposures.std(axis=0)
-    size[size == 0] = 1.0
-    data = pd.DataFrame(np.column_stack([exposures / size, covariates[:, 1:]]), columns=names)
-    data["time"], data["event"] = time, event
-    data["cluster"] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    keys = {"duration_col": "time", "event_col": "event", "robust": True, "cluster_col": "cluster"}
-    if entry is not None:
-        data["entry"] = entry
-        keys["entry_col"] = "entry"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = CoxPHFitter().fit(data, fit_options={"precision": 1e-15, "r_precision": 1e-17}, **keys)
-    except (ConvergenceError, np.linalg.LinAlgError, ValueError, ZeroDivisionError):
-        return Answer("", None, ("not_converged",))
-    beta = model.params_.to_numpy(dtype=float)
-    if np.any(np.abs(beta) > 15):
-        return Answer("", None, ("not_converged",))
-    back = np.concatenate([1.0 / size, np.ones(covariates.shape[1] - 1)])
-    errors = model.standard_errors_.to_numpy(dtype=float)
-    cov = model.variance_matrix_.to_numpy(dtype=float)
-    naive = cov
-    # lifelines keeps the robust errors apart from the model-based matrix
-    scale = errors / np.sqrt(np.diag(cov))
-    cov = cov * np.outer(scale, scale)
-    fit = Fit(beta * back, cov * np.outer(back, back), naive * np.outer(back, back), 0.0, 1.0, len(time), len(starts) - 1, 0, OK)
-    return Answer("cox", fit)
+    fit = fit_cox(np.column_stack([exposures, covariates[:, 1:]]), time, event, starts, entry)
+    return Answer("cox", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
 
 
 def log10_p(statistic: float, df: float) -> float:

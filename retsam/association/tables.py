@@ -16,7 +16,7 @@ from retsam.association.config import AssociationConfig
 from retsam.association.dictionary import COLUMNS, TABLES
 
 #: Libraries whose versions are written beside every result.
-LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "lifelines", "formulaic", "numba", "dask")
+LIBRARIES = ("numpy", "scipy", "pandas", "formulaic", "numba", "dask")
 
 
 @dataclass
