@@ -259,6 +259,38 @@ def count_samples(paths, offsets):
 
 
 @njit(cache=True)
+def _median(values, count):
+    """Median of the first `count` values (the upper one of an even number), which it reorders; 0 of none."""
+    if count == 0:
+        return 0.0
+    target = count // 2
+    low = 0
+    high = count - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i = low
+        j = high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                swap = values[i]
+                values[i] = values[j]
+                values[j] = swap
+                i += 1
+                j -= 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            break
+    return values[target]
+
+
+@njit(cache=True)
 def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid, width):
     """Mark the samples at which a segment is alone: away from junctions and of a width that fits the segment.
 
@@ -286,18 +318,13 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid,
                         ok = False
             valid[i] = 1 if ok else 0
             good += valid[i]
-        if good == 0:
-            some = widths[first:last]
-            some = some[some > 0.0]
-            width[s] = np.median(some) if some.size else 0.0
-            continue
-        sample = np.empty(good)
+        sample = np.empty(last - first)
         k = 0
         for i in range(first, last):
-            if valid[i]:
+            if valid[i] or (good == 0 and widths[i] > 0.0):
                 sample[k] = widths[i]
                 k += 1
-        middle = np.median(sample)
+        middle = _median(sample, k)
         width[s] = middle
         for i in range(first, last):
             if valid[i] and (widths[i] > 1.5 * middle + 0.5 or widths[i] < 0.5 * middle - 0.5):

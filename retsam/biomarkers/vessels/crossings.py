@@ -62,15 +62,16 @@ class Crossing:
 @njit(cache=True)
 def _intersections(one, one_segment, two, two_segment, height, width):
     """Sample pairs (i, j) at which link i..i+1 of `one` meets link j..j+1 of `two`: int64 [n, 2]."""
-    grid = np.full((height, width), -1, np.int32)
-    chain = np.full(len(one), -1, np.int32)
+    # Chains of links by pixel; entries are one more than a link's number, 0 ends a chain.
+    grid = np.zeros((height, width), np.int32)
+    chain = np.zeros(len(one), np.int32)
     for i in range(len(one) - 1):
         if one_segment[i] != one_segment[i + 1]:
             continue
         y = min(max(int(one[i, 1]), 0), height - 1)
         x = min(max(int(one[i, 0]), 0), width - 1)
         chain[i] = grid[y, x]
-        grid[y, x] = i
+        grid[y, x] = i + 1
     found = np.empty((len(two) + 1, 2), np.int64)
     count = 0
     for j in range(len(two) - 1):
@@ -81,8 +82,9 @@ def _intersections(one, one_segment, two, two_segment, height, width):
         # Links are about a pixel long: those that can meet start within two pixels of each other.
         for y in range(max(cy - 2, 0), min(cy + 3, height)):
             for x in range(max(cx - 2, 0), min(cx + 3, width)):
-                i = grid[y, x]
-                while i >= 0:
+                following = grid[y, x]
+                while following > 0:
+                    i = following - 1
                     ax = one[i + 1, 0] - one[i, 0]
                     ay = one[i + 1, 1] - one[i, 1]
                     bx = two[j + 1, 0] - two[j, 0]
@@ -97,7 +99,7 @@ def _intersections(one, one_segment, two, two_segment, height, width):
                             found[count, 0] = i
                             found[count, 1] = j
                             count += 1
-                    i = chain[i]
+                    following = chain[i]
     return found[:count]
 
 

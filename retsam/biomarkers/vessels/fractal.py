@@ -46,7 +46,8 @@ def _box_moments(mass, domain, sizes, highest, cover, entropy, sums):
     height = mass.shape[0] - 1
     width = mass.shape[1] - 1
     total = float(mass[height, width])
-    moments = np.empty(2 * highest + 1)
+    powers = 2 * highest + 1
+    moments = np.empty(powers)
     for s in range(len(sizes)):
         size = sizes[s]
         # Small boxes are so many that their grids do not matter; large ones are so few that many grids cost nothing.
@@ -60,7 +61,8 @@ def _box_moments(mass, domain, sizes, highest, cover, entropy, sums):
                 count = 0
                 boxes = 0.0
                 information = 0.0
-                moments[:] = 0.0
+                for m in range(powers):
+                    moments[m] = 0.0
                 top = -dy
                 while top < height:
                     y0 = max(top, 0)
@@ -91,7 +93,8 @@ def _box_moments(mass, domain, sizes, highest, cover, entropy, sums):
                     fewest = count
                     cover[s] = boxes
                     entropy[s] = information
-                    sums[s] = moments
+                    for m in range(powers):
+                        sums[s, m] = moments[m]
 
 
 def dimensions(pixels: np.ndarray, domain: np.ndarray, smallest: float, largest: float) -> dict[str, float]:

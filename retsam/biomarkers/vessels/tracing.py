@@ -85,7 +85,10 @@ def trace_skeleton(skeleton):
                 degree[y, x] = d
 
     # Touching junction pixels form one node: one junction is counted once.
-    label = np.full((height, width), -1, np.int32)
+    label = np.empty((height, width), np.int32)
+    for y in range(height):
+        for x in range(width):
+            label[y, x] = -1
     node_sum_y = np.zeros(total, np.float64)
     node_sum_x = np.zeros(total, np.float64)
     node_size = np.zeros(total, np.int64)
