@@ -112,6 +112,10 @@ class Encoder(nn.Module):
         self._blocks = nn.ModuleList(_InvertedResidual(*spec) for spec in _BLOCKS)
         self.context = nn.Sequential(_conv(112, _CONTEXT, 2), _conv(_CONTEXT, _CONTEXT))
         self.detail = _conv(24, _DETAIL)
+        # The trunk knows RGB; local contrast, in which arteries and veins look alike in every camera, joins it at stride 4.
+        self.inject = nn.Sequential(_conv(_DETAIL, 32, 2), nn.Conv2d(32, 24, 1))
+        nn.init.zeros_(self.inject[1].weight)
+        nn.init.zeros_(self.inject[1].bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.detail(F.pixel_unshuffle(x, 2))]
@@ -120,6 +124,8 @@ class Encoder(nn.Module):
         for index, block in enumerate(self._blocks):
             with torch.set_grad_enabled(torch.is_grad_enabled() and index + 1 >= self.frozen):
                 x = block(x)
+            if index == 1:
+                x = x + self.inject(features[0])
             if index in _SKIPS:
                 features.append(x)
         features.append(self.context(x))

@@ -58,10 +58,10 @@ def recolour(rng: np.random.Generator, rgb: np.ndarray, fov: np.ndarray) -> np.n
         field = cv2.resize(rng.uniform(-0.35, 0.35, (3, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
         x = x * np.exp(field)[..., None]
     grey = x.mean(2, keepdims=True)
-    x = grey + (x - grey) * rng.uniform(0.6, 1.3)
-    x = np.clip(x, 1e-4, 1) ** np.exp(rng.normal(0, 0.25))
-    x = x * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
-    if rng.random() < 0.25:  # haze of a cloudy lens
+    x = grey + (x - grey) * rng.uniform(0.75, 1.25)
+    x = np.clip(x, 1e-4, 1) ** np.exp(rng.normal(0, 0.2))
+    x = x * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.035, 3)).astype(np.float32)
+    if rng.random() < 0.15:  # haze of a cloudy lens
         haze = rng.uniform(0.05, 0.3)
         x = x * (1 - haze) + haze * rng.uniform(0.3, 0.7)
     if rng.random() < 0.5:

@@ -43,7 +43,7 @@ def vessel_loss(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     terms["bce"] = sum(masked_bce(logits[:, i], target.float(), known) for i, (target, known) in enumerate(channels))
     terms["dice"] = sum(soft_dice(logits[:, i], target.float(), known) for i, (target, known) in enumerate(channels))
     one = (artery ^ vein) & fov & (_bit(label, bits["known_av"]) | _bit(label, bits["class_only"]))
-    terms["av"] = 0.7 * masked_bce(logits[:, 0] - logits[:, 1], artery.float(), one.float())
+    terms["av"] = masked_bce(logits[:, 0] - logits[:, 1], artery.float(), one.float())
     return terms
 
 
