@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Mapping
@@ -68,6 +69,13 @@ class StudyPlan:
     def gpus(self) -> int:
         """GPUs that a segmentation job asks of a cluster."""
         return 0 if self.config.segmentation.device == "cpu" else 1
+
+    @property
+    def segment_threads(self) -> int:
+        """Threads of a segmentation job: on CPU one, because more shards at a time are faster than more threads a shard; beside a GPU, two
+        more that read and resample ahead of it."""
+        cpu = self.config.segmentation.device == "cpu" or (self.config.segmentation.device == "auto" and shutil.which("nvidia-smi") is None)
+        return 1 if cpu else 1 + self.config.segmentation.workers
 
     @property
     def segment_environment(self) -> str:

@@ -13,7 +13,7 @@ rule segment:
         f"{RESULTS}/logs/segment/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/segment/{{shard}}.tsv"
-    threads: 2
+    threads: PLAN.segment_threads
     resources:
         mem_mb=3500,
         runtime=240,
