@@ -19,7 +19,7 @@ CONFIG = BiomarkersConfig(families=("image", "optic_nerve", "macula", "phenotype
 NAMES = [name for name, entry in registry().items() if entry.family in CONFIG.families]
 
 #: Rim widths fall from inferior over superior and nasal to temporal: the rule holds.
-ISNT = dict(disc=(0.5, 0.5), cup=(0.26, 0.2), cup_at=(0.03, 0.03))
+ISNT = dict(disc=(0.47, 0.53), cup=(0.24, 0.2), cup_at=(0.04, 0.02))
 
 
 def spots() -> tuple[Spot, ...]:
@@ -51,7 +51,7 @@ def test_isnt_rule_in_the_eyes_own_frame(eye, rotation):
     kept = EyePhantom(**ISNT, eye=eye, rotation_deg=rotation)
     assert kept.truth()["isnt_rule"] == 1.0
     assert measure(kept.masks(), CONFIG)["isnt_rule"] == 1.0
-    broken = dataclasses.replace(kept, cup_at=(0.0, -0.12))
+    broken = dataclasses.replace(kept, cup_at=(0.0, -0.22))
     row = measure(broken.masks(), CONFIG)
     assert row["isnt_rule"] == 0.0
     assert row["rim_width_inferior_dd"] < row["rim_width_superior_dd"]
@@ -101,7 +101,7 @@ def test_a_lesion_is_found_in_its_etdrs_field(eye, rotation, scale):
         row = measure(EyePhantom(spots=(spot,), eye=eye, rotation_deg=rotation, px_per_dd=scale).masks(), CONFIG)
         inside = {name: row[f"hemorrhage_coverage_etdrs_{name}"] for name in ETDRS_FIELDS}
         assert {name for name, value in inside.items() if value > 0} == {field}
-        assert row["hemorrhage_area_dd2"] == pytest.approx(math.pi * 0.01, rel=0.03)
+        assert row["hemorrhage_area_dd2"] == pytest.approx(math.pi * 0.01, rel=0.06 if scale < 100 else 0.03)  # pixels of a small circle
         expected = max(0.0, math.hypot(spot.temporal, spot.superior) - 0.1)
         assert row["hemorrhage_fovea_distance_dd"] == pytest.approx(expected, abs=1.5 / scale)
 
@@ -162,8 +162,8 @@ def test_shapes_of_lesions():
     plane[500:520, 400:440] = True
     row = measure(masks, CONFIG)
     assert row["hemorrhage_aspect_ratio"] == pytest.approx(2.0, abs=0.02)
-    # Of a rectangle a x 2a: 4 pi 2 a^2 / (6 a)^2 = 0.698.
-    assert row["hemorrhage_circularity"] == pytest.approx(0.698, abs=0.06)
+    # Of a rectangle a x 2a: 4 pi 2 a^2 / (6 a)^2 = 0.698. Crofton's perimeter in four directions is up to 6 % short along the axes.
+    assert 0.698 - 0.02 <= row["hemorrhage_circularity"] <= 0.698 / 0.94**2 + 0.01
     circle = measure(EyePhantom(spots=(Spot("hemorrhage", 0.5, 0.5, 0.2),), px_per_dd=150).masks(), CONFIG)
     assert circle["hemorrhage_circularity"] == pytest.approx(1.0, abs=0.03)
 

@@ -1,0 +1,85 @@
+"""Agreement statistics against values known from their definitions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from retsam.biomarkers.fidelity import HEADLINE, agreement, fidelity, headline
+
+
+def pair(n=400, bias=0.5, noise=0.0, seed=1):
+    rng = np.random.default_rng(seed)
+    reference = rng.normal(10, 2, n)
+    return reference + bias + rng.normal(0, noise, n), reference
+
+
+def test_a_constant_shift():
+    predicted, reference = pair(bias=0.5)
+    found = agreement(predicted, reference)
+    spread = reference.std(ddof=1)
+    assert found["bias"] == pytest.approx(0.5)
+    assert found["bias_sd"] == pytest.approx(0.5 / spread)
+    assert found["r"] == pytest.approx(1.0)
+    assert found["loa_low"] == pytest.approx(0.5) and found["loa_high"] == pytest.approx(0.5)
+    # Two raters who differ by a constant d only: ICC(A,1) = s^2 / (s^2 + d^2 / 2).
+    assert found["icc"] == pytest.approx(spread**2 / (spread**2 + 0.125), rel=1e-6)
+
+
+def test_icc_of_the_textbook_example():
+    # McGraw & Wong's two-way model by its mean squares, computed in full.
+    x = np.array([[9.0, 2.0], [6.0, 1.0], [8.0, 4.0], [7.0, 1.0], [10.0, 5.0], [6.0, 2.0]])
+    n, k, grand = 6, 2, x.mean()
+    rows = k * ((x.mean(1) - grand) ** 2).sum() / (n - 1)
+    columns = n * ((x.mean(0) - grand) ** 2).sum() / (k - 1)
+    error = ((x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + grand) ** 2).sum() / ((n - 1) * (k - 1))
+    expected = (rows - error) / (rows + (k - 1) * error + k / n * (columns - error))
+    assert agreement(x[:, 0], x[:, 1])["icc"] == pytest.approx(expected)
+
+
+def tables(n=40):
+    predicted, reference = pair(n, bias=0.5, noise=0.4)
+    ids = [f"i{k}" for k in range(n)]
+    left = pd.DataFrame({"image_id": ids, "cdr_vertical": predicted, "crae": np.nan, "crve": 5.0})
+    right = pd.DataFrame({"image_id": ids[::-1], "cdr_vertical": reference[::-1], "crae": 4.0, "crve": 6.0})
+    return left, right
+
+
+def test_pairs_are_formed_by_image_and_intervals_hold_the_truth():
+    left, right = tables()
+    found = fidelity(left, right, draws=400).set_index("biomarker")
+    row = found.loc["cdr_vertical"]
+    assert row["n"] == 40 and row["r"] > 0.95
+    assert row["bias_ci_low"] < row["bias"] < row["bias_ci_high"]
+    assert row["bias_ci_low"] < 0.5 < row["bias_ci_high"]
+    assert found.loc["crae", ["n", "n_reference", "n_predicted"]].tolist() == [0, 40, 0]
+    assert np.isnan(found.loc["crae", "r"])
+    # Without spread: a bias, and no correlation.
+    assert found.loc["crve", "bias"] == -1.0 and np.isnan(found.loc["crve", "r"]) and np.isnan(found.loc["crve", "r_ci_low"])
+
+
+def test_groups():
+    left, right = tables()
+    groups = pd.Series(["drive"] * 20 + ["hrf"] * 20, index=left["image_id"])
+    found = fidelity(left, right, groups, draws=50)
+    part = found[found["biomarker"] == "cdr_vertical"].set_index("group")
+    assert part["n"].to_dict() == {"all": 40, "drive": 20, "hrf": 20}
+
+
+def test_the_same_seed_gives_the_same_intervals():
+    left, right = tables()
+    pd.testing.assert_frame_equal(fidelity(left, right, draws=100), fidelity(left, right, draws=100))
+
+
+def test_headline_counts_each_kind_once():
+    rows = [{"group": "all", "biomarker": name, "r": 1.0, "bias_sd": -0.2} for name in HEADLINE["density"]]
+    rows += [{"group": "all", "biomarker": "crae", "r": 0.5, "bias_sd": 0.4}]
+    found = headline(pd.DataFrame(rows)).iloc[0]
+    assert found["r"] == pytest.approx(0.75) and found["bias_sd"] == pytest.approx(0.3) and found["n_kinds"] == 2
+
+
+def test_tables_that_cannot_be_paired_are_refused():
+    left, right = tables()
+    with pytest.raises(ValueError, match="no image in common"):
+        fidelity(left, right.assign(image_id="z" + right["image_id"]))
+    with pytest.raises(ValueError, match="more than once"):
+        fidelity(pd.concat([left, left]), right)

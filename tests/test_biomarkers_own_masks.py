@@ -1,0 +1,191 @@
+"""`retsam measure --masks`: masks that a user brings, every encoding, every fault."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from retsam.biomarkers.cli import measure as command
+from retsam.biomarkers.config import BiomarkersConfig
+from retsam.biomarkers.eye import measure
+from retsam.biomarkers.eye_phantoms import EyePhantom, Spot
+from retsam.biomarkers.own_masks import MaskTableError, load_own_masks, measure_own_masks, read_mask_table
+
+CONFIG = BiomarkersConfig(scheduler="synchronous")
+SPOTS = (Spot("hemorrhage", 0.5, 0.5, 0.1), Spot("hard_exudate", -0.5, 0.4, 0.1), Spot("microaneurysm", 0.4, -0.4, 0.05))
+
+
+def save(path, values) -> str:
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def masks():
+    made = EyePhantom(px_per_dd=90, spots=SPOTS).masks()
+    rows, columns = np.mgrid[: made.fov.shape[0], : made.fov.shape[1]]
+    made.planes["artery"] = made.fov & (np.abs(rows - 200) < 4)
+    made.planes["vein"] = made.fov & (np.abs(columns - 300) < 5)
+    return made
+
+
+@pytest.fixture
+def folder(masks, tmp_path):
+    """A table of one eye with everything, under the encodings that the command documents."""
+    planes = masks.planes
+    (tmp_path / "png").mkdir()
+    png = tmp_path / "png"
+    bits = {"microaneurysm": 1, "hemorrhage": 2, "hard_exudate": 4, "cotton_wool_spot": 8}
+    lesions = sum(planes[name] * bit for name, bit in bits.items())
+    row = {"image_id": "eye 1", "eye": "OD"}
+    for name in ("artery", "vein"):
+        row[name] = "png/" + save(png / f"{name}.png", planes[name] * 255)
+    row["disc_cup"] = "png/" + save(png / "disc_cup.png", planes["disc"] * 1 + planes["cup"] * 1)
+    row["lesions"] = "png/" + save(png / "lesions.png", lesions)
+    row["fov"] = "png/" + save(png / "fov.png", masks.fov * 255)
+    row |= {"fovea_x": masks.fovea[0], "fovea_y": masks.fovea[1], "um_per_px": 20.0}
+    pd.DataFrame([row]).to_csv(tmp_path / "masks.csv", index=False)
+    return tmp_path
+
+
+def table(folder, **columns) -> str:
+    frame = pd.read_csv(folder / "masks.csv")
+    for name, value in columns.items():
+        frame[name] = value
+    frame.to_csv(folder / "changed.csv", index=False)
+    return folder / "changed.csv"
+
+
+def test_values_are_those_of_the_library(folder, masks):
+    masks.um_per_px = 20.0
+    masks.planes["vessel"] = masks.planes["artery"] | masks.planes["vein"]
+    expected = measure(masks)
+    row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert row["image_id"] == "eye 1" and row["eye"] == "R" and row["scale_source"] == "manifest"
+    assert (row["fov_source"], row["vessel_source"]) == ("mask", "artery_or_vein")
+    names = [name for name in expected.index if f"{name}__reason" in expected.index]
+    for name in names:
+        assert (row[name] is None) == bool(np.isnan(expected[name])), name
+        assert row[f"{name}__reason"] == expected[f"{name}__reason"], name
+        if row[name] is not None:
+            assert row[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-12), name
+    assert row["hemorrhage_count"] == 1 and row["cotton_wool_spot_count"] == 0
+    assert row["area_density_vessel"] > 0
+
+
+def test_a_missing_field_of_view_is_said(folder):
+    row = measure_own_masks(table(folder, fov=""), CONFIG, quiet=True).to_pylist()[0]
+    assert row["fov_source"] == "whole_image" and row["fov_share"] == pytest.approx(1.0)
+
+
+def test_one_mask_is_enough(folder):
+    frame = pd.read_csv(folder / "masks.csv")[["image_id", "disc_cup"]]
+    frame.to_csv(folder / "few.csv", index=False)
+    row = measure_own_masks(folder / "few.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert row["status"] == "ok" and row["cdr_vertical"] > 0
+    assert row["hemorrhage_count__reason"] == row["crae__reason"] == "mask_not_given"
+    assert row["eye"] is None and row["rim_width_inferior_px__reason"] == "no_fovea"
+
+
+@pytest.mark.parametrize("encoding", ["one", "palette", "rgb", "1-bit"])
+def test_encodings_of_a_binary_mask(folder, masks, encoding):
+    plane = masks.planes["artery"]
+    image = Image.fromarray(plane.astype(np.uint8))
+    if encoding == "palette":
+        image.putpalette([0, 0, 0, 255, 0, 0])
+    elif encoding == "rgb":
+        image = Image.fromarray(np.repeat(plane[..., None] * np.uint8(255), 3, axis=2))
+    elif encoding == "1-bit":
+        image = Image.fromarray(plane)
+    image.save(folder / "png" / "artery.png")
+    loaded, _ = load_own_masks(read_mask_table(folder / "masks.csv")[0])
+    assert (loaded.planes["artery"] == plane).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason", "words"),
+    [
+        ("lesions", np.full((20, 20), 16), "size_mismatch", "20x20"),
+        ("disc_cup", None, "bad_encoding", "expects values 0 to 2, found 0, 127, 255"),
+        ("artery", "text", "unreadable", "artery.png"),
+        ("vein", "colour", "bad_encoding", "one channel"),
+    ],
+)
+def test_a_bad_mask_is_a_row_with_a_reason(folder, masks, name, values, reason, words):
+    path = folder / "png" / f"{name}.png"
+    if isinstance(values, np.ndarray):
+        save(path, values)
+    elif values is None:
+        save(path, masks.planes["disc"] * 127 + masks.planes["cup"] * 128)
+    elif values == "text":
+        path.write_text("no picture")
+    else:
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (*masks.fov.shape, 3), dtype=np.uint8)).save(path)
+    row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert (row["status"], row["reason"]) == ("failed", reason)
+    assert words in row["detail"]
+    assert row["cdr_vertical"] is None and row["cdr_vertical__reason"] == "image_failed"
+
+
+def test_all_faults_of_the_table_at_once(folder):
+    good = pd.read_csv(folder / "masks.csv")
+    bad = pd.concat([good] * 6, ignore_index=True).astype(object)
+    bad.loc[1, "eye"] = "middle"
+    bad.loc[2, "artery"] = "png/absent.png"
+    bad.loc[3, "um_per_px"] = -2
+    bad.loc[3, "fovea_x"] = "left"
+    bad.loc[4, ["artery", "vein", "disc_cup", "lesions"]] = ""
+    bad.loc[5, "image_id"] = ""
+    bad.loc[5, "fovea_y"] = ""
+    bad.rename(columns={"fov": "fovv"}).to_csv(folder / "bad.csv", index=False)
+    with pytest.raises(MaskTableError) as caught:
+        read_mask_table(folder / "bad.csv")
+    text = str(caught.value)
+    for words in (
+        "row 3, column 'eye': expected R or L (or OD, OS, right, left), found 'middle'",
+        "row 3, column 'image_id': 'eye 1' is already in row 2",
+        "row 4, column 'artery': no such file",
+        "row 5, column 'um_per_px': expected a number above 0, found '-2'",
+        "row 5, column 'fovea_x': expected a number, found 'left'",
+        "row 6: no mask",
+        "row 7, column 'image_id': empty",
+        "row 7: fovea_x and fovea_y belong together",
+        "column 'fovv': unknown; is 'fov' meant?",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("image_id\na\n", "no column with masks"),
+        ("artery\na.png\n", "'image_id': missing"),
+        ("image_id,artery\n", "no rows"),
+        ("", "cannot be read"),
+    ],
+)
+def test_tables_that_are_none(tmp_path, content, words):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(MaskTableError, match=words):
+        read_mask_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_command(folder, ending):
+    out = folder / f"out{ending}"
+    arguments = ["--masks", str(folder / "masks.csv"), "--out", str(out), "--graphs", str(folder / "graphs")]
+    result = CliRunner().invoke(command, [*arguments, "--scheduler", "synchronous", "--quiet"])
+    assert result.exit_code == 0, result.output
+    row = (pd.read_csv if ending == ".csv" else pd.read_parquet)(out).iloc[0]
+    assert row["image_id"] == "eye 1" and row["cdr_vertical"] == pytest.approx(0.24 / 0.53, abs=0.02)
+    graph = pd.read_parquet(folder / "graphs" / "eye 1.parquet")
+    assert (graph["image_id"] == "eye 1").all() and set(graph["structure"]) >= {"artery", "vein"}
+    line = graph[graph["structure"] == "artery"].iloc[0]
+    assert np.allclose(line["y"], 200, atol=1.0) and len(line["x"]) == len(line["y"])
+
+
+def test_command_reports_a_bad_table(tmp_path):
+    (tmp_path / "t.csv").write_text("image_id,artery\na,absent.png\n")
+    result = CliRunner().invoke(command, ["--masks", str(tmp_path / "t.csv"), "--out", str(tmp_path / "o.csv")])
+    assert result.exit_code == 1 and "no such file" in result.output
