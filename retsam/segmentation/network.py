@@ -254,13 +254,14 @@ class RetinaNetwork(nn.Module):
 
 
 def local_contrast(rgb: Tensor, fov: Tensor, pool: int) -> Tensor:
-    """Log of each pixel over the mean of its neighbourhood inside the field of view, clipped to +-1 and doubled.
+    """Log of each pixel over the mean of its neighbourhood inside the field of view, clipped to +-0.6 and times 8.
 
-    Removes the illumination and the camera's colour, keeps vessels and lesions (a homomorphic high-pass).
+    Removes the illumination and the camera's colour, keeps vessels and lesions (a homomorphic high-pass). The factor brings the
+    difference of artery and vein, some 4 % of the red, to a third of a unit, where a network learns it.
     """
     small = F.avg_pool2d(rgb * fov, pool)
     weight = F.avg_pool2d(fov, pool)
     box = {"kernel_size": 17, "stride": 1, "padding": 8, "count_include_pad": False}
     mean = F.avg_pool2d(small, **box) / F.avg_pool2d(weight, **box).clamp_min(1e-3)
     mean = F.interpolate(mean, size=rgb.shape[-2:], mode="bilinear", align_corners=False)
-    return 2 * torch.log((rgb + 0.02) / (mean + 0.02)).clamp(-1, 1)
+    return 8 * torch.log((rgb + 0.02) / (mean + 0.02)).clamp(-0.6, 0.6)
