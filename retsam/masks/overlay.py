@@ -136,7 +136,8 @@ def _is_in_frame(image: np.ndarray, masks: Masks) -> bool:
     if shape == (frame.side, frame.side):
         return True
     raise ValueError(
-        f"image is {shape[1]}x{shape[0]} px; expected the photograph's {frame.native_width}x{frame.native_height} px or the frame's {frame.side}x{frame.side} px"
+        f"image is {shape[1]}x{shape[0]} px; expected the photograph's {frame.native_width}x{frame.native_height} px or the frame's "
+        f"{frame.side}x{frame.side} px"
     )
 
 
@@ -172,5 +173,14 @@ def _strip(names: list[str], width: int) -> np.ndarray:
         y = i * step + box // 2
         for x, name in row:
             cv2.rectangle(strip, (x, y), (x + box, y + box), COLOURS.get(name, OTHER), -1)
-            cv2.putText(strip, name.replace("_", " "), (x + box + box // 2, y + box), cv2.FONT_HERSHEY_SIMPLEX, size, (240, 240, 240), 1, cv2.LINE_AA)
+            cv2.putText(
+                strip,
+                name.replace("_", " "),
+                (x + box + box // 2, y + box),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                size,
+                (240, 240, 240),
+                1,
+                cv2.LINE_AA,
+            )
     return strip

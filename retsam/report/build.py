@@ -25,8 +25,9 @@ from retsam.report.sections.associations import associations
 from retsam.report.sections.biomarkers import biomarkers
 from retsam.report.sections.eyes import failures, gallery
 from retsam.report.sections.participants import characteristics, participants, quality
+from retsam.report.sections.prediction import camera, discrimination
 from retsam.report.sections.record import heads_section, methods_section, provenance_section, strobe_section, summary
-from retsam.report.sections.robustness import camera, discrimination, measurement_error, shape, subgroups
+from retsam.report.sections.robustness import measurement_error, shape, subgroups
 from retsam.report.study import Problem, Study
 
 SCRIPTS = ("core.js", "xy.js", "forest.js", "heatmap.js", "tables.js", "page.js", "associations.js", "robustness.js")
@@ -44,7 +45,9 @@ class Report:
     problems: tuple[Problem, ...]
 
 
-def build_report(results: str | Path, out: str | Path, config: ReportConfig | None = None, settings: Mapping[str, Any] | None = None) -> Report:
+def build_report(
+    results: str | Path, out: str | Path, config: ReportConfig | None = None, settings: Mapping[str, Any] | None = None
+) -> Report:
     """Write the report of a study.
 
     Parameters
@@ -83,7 +86,13 @@ def build_report(results: str | Path, out: str | Path, config: ReportConfig | No
             break
         pictures, note = _fewer(study, config, pictures, len(text.encode()))
     if len(text.encode()) > config.max_mb * 1e6:
-        attempt.problems.append(Problem("warning", f"This page has {len(text.encode()) / 1e6:.1f} MB, more than the {config.max_mb:g} MB of report.max_mb, although no photograph is embedded."))
+        attempt.problems.append(
+            Problem(
+                "warning",
+                f"This page has {len(text.encode()) / 1e6:.1f} MB, more than the {config.max_mb:g} MB of report.max_mb, although no "
+                "photograph is embedded.",
+            )
+        )
         text = _html(attempt, config, settings, page, sections, when)
     _write_tables(out.parent / "tables" / "report", page)
     if config.figures:
@@ -97,7 +106,9 @@ def build_report(results: str | Path, out: str | Path, config: ReportConfig | No
 def _fewer(study: Study, config: ReportConfig, pictures: list[Picture], size: int) -> tuple[list[Picture], str]:
     """Smaller pictures, then fewer, so that the page fits its limit; and the sentence that says so."""
     budget = config.max_mb * 1e6 - (size - sum(_embedded(p) for p in pictures))
-    smaller = render(replace(study, problems=[]), [p.pick for p in pictures], min(240, config.gallery_side_px), min(70, config.jpeg_quality))
+    smaller = render(
+        replace(study, problems=[]), [p.pick for p in pictures], min(240, config.gallery_side_px), min(70, config.jpeg_quality)
+    )
     kept: list[Picture] = []
     for picture in smaller:
         budget -= _embedded(picture) + 600
@@ -106,14 +117,18 @@ def _fewer(study: Study, config: ReportConfig, pictures: list[Picture], size: in
         kept.append(picture)
     if len(kept) == len(pictures) and sum(map(_embedded, kept)) >= sum(map(_embedded, pictures)):
         kept = kept[: len(kept) // 2]
-    return kept, f"To keep this page under {config.max_mb:g} MB, pictures are smaller than configured" + (f" and {len(pictures) - len(kept)} are left out." if len(kept) < len(pictures) else ".")
+    return kept, f"To keep this page under {config.max_mb:g} MB, pictures are smaller than configured" + (
+        f" and {len(pictures) - len(kept)} are left out." if len(kept) < len(pictures) else "."
+    )
 
 
 def _embedded(picture: Picture) -> int:
     return (len(picture.photograph) + len(picture.masks)) * 4 // 3
 
 
-def _sections(study: Study, config: ReportConfig, attributes, all_heads, available, pictures, note, settings, when) -> tuple[Page, list[Section]]:
+def _sections(
+    study: Study, config: ReportConfig, attributes, all_heads, available, pictures, note, settings, when
+) -> tuple[Page, list[Section]]:
     page, minimum = Page(), config.min_cell
     body = [
         participants(study, page, minimum),

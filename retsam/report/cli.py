@@ -8,7 +8,13 @@ import click
 
 
 @click.command()
-@click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The study's configuration.")
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The study's configuration.",
+)
 @click.option("--results", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="The study's results folder.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write.")
 def report(config_path: Path, results: Path, out: Path) -> None:

@@ -115,7 +115,8 @@ def hide_fits(table: pd.DataFrame, minimum: int, within: Sequence[str], total_kn
     if not total_known or not hidden.any():
         return hidden
     smaller = cases.where(cases.notna(), n).astype(float)
-    for _, rows in table.groupby(list(within), dropna=False, sort=False).groups.items():
+    for rows in table.groupby(list(within), dropna=False, sort=False).indices.values():
+        rows = table.index[rows]
         if hidden.loc[rows].sum() == 1 and len(rows) > 1:
             hidden.loc[smaller.loc[rows][~hidden.loc[rows]].idxmin()] = True
     return hidden

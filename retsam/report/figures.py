@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from retsam.report import figures_robustness as more
 from retsam.report.config import ReportConfig
@@ -16,7 +17,7 @@ from retsam.report.flow import STAGES, flow_table, parse_reasons, shared_steps
 from retsam.report.html import count, estimate_text, p_text
 from retsam.report.sections.associations import primary_rows
 from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, ranking
-from retsam.report.sections.common import MEASURES, alpha, is_ratio, per, reader
+from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
 from retsam.report.study import Study
 from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, limits, panels, ratio_axis, save, styled
 
@@ -44,7 +45,13 @@ def write_figures(study: Study, config: ReportConfig, folder: Path) -> list[Path
     with styled():
         for name, draw in FIGURES.items():
             figure = draw(study, config)
-            save(figure if figure is not None else absent(f"the study has no table for the figure \u201c{name.replace('_', ' ')}\u201d, or no rows in it."), folder, name)
+            save(
+                figure
+                if figure is not None
+                else absent(f"the study has no table for the figure \u201c{name.replace('_', ' ')}\u201d, or no rows in it."),
+                folder,
+                name,
+            )
     return [folder / f"{name}.svg" for name in FIGURES]
 
 
@@ -65,14 +72,20 @@ def _flow(study: Study, config: ReportConfig) -> Figure | None:
     for i, (_, row) in enumerate(steps.iterrows()):
         name = STAGES.get(row["stage"], (str(row["stage"]), ""))[0]
         subjects = "" if pd.isna(row["n_subjects"]) else f" ({count(row['n_subjects'])} subjects)"
-        axes.text(2.2, -i, f"{name}: {count(row['n_images'])}{subjects}", ha="center", va="center", bbox={"boxstyle": "square,pad=0.5", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8})
+        axes.add_patch(Rectangle((0.2, -i - 0.27), 4.2, 0.54, facecolor="white", edgecolor=INK, linewidth=0.8))
+        axes.text(2.3, -i, f"{name}: {count(row['n_images'])}{subjects}", ha="center", va="center")
         if i:
-            axes.annotate("", (2.2, -i + 0.27), (2.2, -i + 0.73), arrowprops={"arrowstyle": "-|>", "linewidth": 0.8, "color": INK, "shrinkA": 0, "shrinkB": 0})
+            axes.annotate(
+                "",
+                (2.3, -i + 0.27),
+                (2.3, -i + 0.73),
+                arrowprops={"arrowstyle": "-|>", "linewidth": 0.8, "color": INK, "shrinkA": 0, "shrinkB": 0},
+            )
             if row["n_excluded"]:
                 reasons = "; ".join(f"{reader(k)} {v}" for k, v in list(parse_reasons(row["reasons"]).items())[:4])
                 text = f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f"\n({reasons})" if reasons else "")
-                axes.plot([2.2, 4.5], [-i + 0.5] * 2, color=INK, linewidth=0.8)
-                axes.text(4.6, -i + 0.5, text, va="center", fontsize=7, color=INK)
+                axes.plot([2.3, 4.9], [-i + 0.5] * 2, color=INK, linewidth=0.8)
+                axes.text(5.0, -i + 0.5, text, va="center", fontsize=7, color=INK)
     return figure
 
 
@@ -92,13 +105,26 @@ def _quality(study: Study, config: ReportConfig) -> Figure | None:
         for k, grade in enumerate(grades):
             share = table.loc[(table["outcome"] == outcome) & (table["group"] == group) & (table["grade"] == grade), "share"]
             if len(share) and pd.notna(share.iloc[0]):
-                axes.barh(y, share.iloc[0], left=at, color=COLOURS[k % 8], height=0.7, edgecolor="white", linewidth=0.5, label=grade if y == 0 else None)
+                axes.barh(
+                    y,
+                    share.iloc[0],
+                    left=at,
+                    color=COLOURS[k % 8],
+                    height=0.7,
+                    edgecolor="white",
+                    linewidth=0.5,
+                    label=grade if y == 0 else None,
+                )
                 at += share.iloc[0]
     axes.set_yticks(range(len(rows)), [f"{o}: {g}" for o, g in rows])
     axes.invert_yaxis()
     axes.set_xlabel("share of the photographs of the group")
     axes.set_xlim(0, 1)
-    figure.legend(handles=[Line2D([], [], marker="s", linestyle="", color=COLOURS[k % 8], label=g) for k, g in enumerate(grades)], loc="outside upper center", ncols=len(grades))
+    figure.legend(
+        handles=[Line2D([], [], marker="s", linestyle="", color=COLOURS[k % 8], label=g) for k, g in enumerate(grades)],
+        loc="outside upper center",
+        ncols=len(grades),
+    )
     return figure
 
 
@@ -113,9 +139,15 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
     primary = study.primary
     chosen = []
     for outcome in study.outcomes:
-        names = [b for b in ranking(study)] if primary is None else list(
-            primary[(primary["outcome"] == outcome) & (primary["covariate_set"] == study.primary_set)].dropna(subset=["neg_log10_p"]).sort_values("neg_log10_p", ascending=False)["biomarker"]
-        )  # fmt: skip
+        names = (
+            [b for b in ranking(study)]
+            if primary is None
+            else list(
+                primary[(primary["outcome"] == outcome) & (primary["covariate_set"] == study.primary_set)]
+                .dropna(subset=["neg_log10_p"])
+                .sort_values("neg_log10_p", ascending=False)["biomarker"]
+            )
+        )
         known = set(table.loc[(table["outcome"] == outcome) & table["p50"].notna(), "biomarker"])
         chosen += [(outcome, b) for b in names if b in known][:2]
     if not chosen:
@@ -129,7 +161,14 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
             style = {"color": COLOURS[k % 8], "linestyle": ("-", "--", ":", "-.")[k % 4]}
             if block and row.group in block["groups"]:
                 heights = np.array([np.nan if v is None else v for v in block["groups"][row.group]])
-                ax.stairs(heights, np.linspace(block["low"], block["high"], len(heights) + 1), baseline=None, linewidth=1.2, label=f"{row.group} (n = {count(row.n)})", **style)
+                ax.stairs(
+                    heights,
+                    np.linspace(block["low"], block["high"], len(heights) + 1),
+                    baseline=None,
+                    linewidth=1.2,
+                    label=f"{row.group} (n = {count(row.n)})",
+                    **style,
+                )
             else:
                 ax.plot([], [], label=f"{row.group} (n = {count(row.n)})", **style)
             ax.axvline(row.p50, linewidth=0.7, alpha=0.8, **style)
@@ -173,8 +212,7 @@ def _correlation(study: Study, config: ReportConfig) -> Figure | None:
     matrix, _ = found
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("retsam", ["#00529B", "#FAF9F6", "#BE4800"])
-    colours.set_bad("#D8D8D4")
+    colours = LinearSegmentedColormap.from_list("retsam", ["#00529B", "#FAF9F6", "#BE4800"]).with_extremes(bad="#D8D8D4")
     n = len(matrix)
     side = min(9.5, 3.2 + 0.085 * n)
     figure, (axes,) = panels(1, side + 1.2, side, 1)
@@ -191,9 +229,9 @@ def _correlation(study: Study, config: ReportConfig) -> Figure | None:
 # ---- associations ----------------------------------------------------------------------------------------------------
 
 
-def _families(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Family -> colour and marker."""
-    names = sorted(table["biomarker_family"].dropna().unique())
+def _families(study: Study, table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Family -> colour and marker, as on the page."""
+    names = family_order(study, table["biomarker_family"].dropna().unique())
     return {f: (COLOURS[i % 8], SHAPES[i % len(SHAPES)]) for i, f in enumerate(names)}
 
 
@@ -224,7 +262,7 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
     if found is None:
         return None
     table, outcomes = found
-    families = _families(table)
+    families = _families(study, table)
     figure, axes = panels(len(outcomes), 7.0, 0.9 + 0.2 * min(config.forest_rows, max((table["outcome"] == o).sum() for o in outcomes)), 1)
     for ax, outcome in zip(axes, outcomes, strict=True):
         mine = table[table["outcome"] == outcome].sort_values("neg_log10_p", ascending=False).head(config.forest_rows)
@@ -257,7 +295,7 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
     if found is None:
         return None
     table, outcomes = found
-    families = _families(table)
+    families = _families(study, table)
     figure, axes = panels(len(outcomes))
     for ax, outcome in zip(axes, outcomes, strict=True):
         mine = table[table["outcome"] == outcome]
@@ -271,10 +309,19 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
         ax.set_ylim(0, max(line, mine["neg_log10_p"].max()) * 1.12)
         if is_ratio(study, outcome):
             ratio_axis(ax.xaxis, low, high)
-        for row in mine.nlargest(3, "neg_log10_p").itertuples():
-            if row.neg_log10_p > line:
+        named: list[float] = []
+        for row in mine.nlargest(5, "neg_log10_p").itertuples():
+            if row.neg_log10_p > line and all(abs(row.neg_log10_p - other) > 0.055 * ax.get_ylim()[1] for other in named):
+                named.append(row.neg_log10_p)
                 right = row.estimate > (low + high) / 2
-                ax.annotate(row.biomarker, (row.estimate, row.neg_log10_p), (-4 if right else 4, 3), textcoords="offset points", ha="right" if right else "left", fontsize=5.5)
+                ax.annotate(
+                    row.biomarker,
+                    (row.estimate, row.neg_log10_p),
+                    (-4 if right else 4, 3),
+                    textcoords="offset points",
+                    ha="right" if right else "left",
+                    fontsize=5.5,
+                )
         ax.set_title(outcome)
         ax.set_xlabel(f"{MEASURES[study.outcome_type(outcome)][0]} {per(study)}")
         ax.set_ylabel("\u2212log10 p")
@@ -288,10 +335,11 @@ def _manhattan(study: Study, config: ReportConfig) -> Figure | None:
     if found is None:
         return None
     table, outcomes = found
-    families = _families(table)
+    families = _families(study, table)
     figure, axes = panels(len(outcomes), 6.8, 2.1, 1)
     for ax, outcome in zip(axes, outcomes, strict=True):
-        mine = table[table["outcome"] == outcome].sort_values(["biomarker_family"], kind="stable").reset_index(drop=True)
+        mine = table[table["outcome"] == outcome]
+        mine = mine.iloc[np.argsort(mine["biomarker_family"].map(list(families).index).to_numpy(), kind="stable")].reset_index(drop=True)
         ticks = []
         for k, (family, part) in enumerate(mine.groupby("biomarker_family", sort=False)):
             up = part["estimate"] >= 0
@@ -324,7 +372,9 @@ def _qq(study: Study, config: ReportConfig) -> Figure | None:
         n = len(observed)
         i = np.arange(1, n + 1)
         expected = -np.log10((i - 0.5) / n)
-        ax.fill_between(expected, -np.log10(beta.ppf(0.975, i, n - i + 1)), -np.log10(beta.ppf(0.025, i, n - i + 1)), color=HAIR, linewidth=0)
+        ax.fill_between(
+            expected, -np.log10(beta.ppf(0.975, i, n - i + 1)), -np.log10(beta.ppf(0.025, i, n - i + 1)), color=HAIR, linewidth=0
+        )
         ax.plot([0, expected.max()], [0, expected.max()], color=SOFT, linewidth=0.8)
         ax.scatter(expected, observed, s=9, color=COLOURS[0], linewidths=0)
         ax.set_title(outcome)

@@ -12,7 +12,7 @@ from retsam.report.config import ReportConfig
 from retsam.report.disclosure import hide_fits
 from retsam.report.html import p_text
 from retsam.report.sections.common import MEASURES, is_ratio, logs, per, reader
-from retsam.report.sections.robustness import ANALYSES, KEY, strongest_first, subgroup_rows
+from retsam.report.sections.robustness import KEY, analysis_label, strongest_first, subgroup_rows
 from retsam.report.study import Study
 from retsam.report.style import COLOURS, SOFT, limits, panels, ratio_axis
 
@@ -28,7 +28,9 @@ def _first(study: Study, table: pd.DataFrame, each: int = 1) -> list[tuple[str, 
         mine = table[table["outcome"] == outcome]
         order = {}
         if primary is not None:
-            ranked = primary[(primary["outcome"] == outcome) & (primary["covariate_set"] == study.primary_set)].sort_values("neg_log10_p", ascending=False)
+            ranked = primary[(primary["outcome"] == outcome) & (primary["covariate_set"] == study.primary_set)].sort_values(
+                "neg_log10_p", ascending=False
+            )
             order = {b: i for i, b in enumerate(ranked["biomarker"])}
         pairs = mine[["biomarker", "covariate_set"]].drop_duplicates()
         pairs = pairs.assign(rank=pairs["biomarker"].map(order).fillna(len(order))).sort_values("rank", kind="stable")
@@ -99,7 +101,11 @@ def subgroups(study: Study, config: ReportConfig) -> Figure | None:
     for ax, key in zip(axes, chosen, strict=True):
         mine = _rows_of(rows, key)
         drawn: list[Interval] = [
-            ("everybody" if r.subgroup == "all" else str(r.subgroup), *(float("nan") if pd.isna(v) else float(v) for v in (r.estimate, r.ci_low, r.ci_high)), COLOURS[7 if r.subgroup == "all" else 0])
+            (
+                "everybody" if r.subgroup == "all" else str(r.subgroup),
+                *(float("nan") if pd.isna(v) else float(v) for v in (r.estimate, r.ci_low, r.ci_high)),
+                COLOURS[7 if r.subgroup == "all" else 0],
+            )
             for r in mine.itertuples()
         ]
         _intervals(ax, drawn, is_ratio(study, key[0]))
@@ -119,7 +125,10 @@ def sensitivity(study: Study, config: ReportConfig) -> Figure | None:
         return None
     figure, axes = panels(len(chosen), 3.6, 2.6)
     for ax, key in zip(axes, chosen, strict=True):
-        drawn = [(ANALYSES.get(r.analysis, reader(str(r.analysis))), r.estimate, r.ci_low, r.ci_high, COLOURS[7 if r.analysis == "primary" else 0]) for r in _rows_of(table, key).itertuples()]
+        drawn = [
+            (analysis_label(r.analysis), r.estimate, r.ci_low, r.ci_high, COLOURS[7 if r.analysis == "primary" else 0])
+            for r in _rows_of(table, key).itertuples()
+        ]
         _intervals(ax, drawn, is_ratio(study, key[0]))
         ax.set_title(f"{key[0]}: {key[1]}", fontsize=7.5)
         ax.set_xlabel(_measure(study, key[0]))
@@ -135,7 +144,7 @@ def measurement_error(study: Study, config: ReportConfig) -> Figure | None:
     outcomes = list(dict.fromkeys(k[0] for k in chosen))
     if not outcomes:
         return None
-    figure, axes = panels(len(outcomes), 3.8, 2.6)
+    figure, axes = panels(len(outcomes), 6.6, 2.5, 1)
     kinds = (("", "as measured", 7), ("_rc", "regression calibration", 0), ("_simex", "SIMEX", 1))
     for ax, outcome in zip(axes, outcomes, strict=True):
         drawn: list[Interval] = []
@@ -144,7 +153,13 @@ def measurement_error(study: Study, config: ReportConfig) -> Figure | None:
             for suffix, label, colour in kinds:
                 estimate = row.get(f"estimate{suffix}")
                 if estimate is not None and pd.notna(estimate):
-                    name = f"{key[1]} (reliability {row['reliability']:.2f})" if not suffix and pd.notna(row["reliability"]) else key[1] if not suffix else label
+                    name = (
+                        f"{key[1]} (reliability {row['reliability']:.2f})"
+                        if not suffix and pd.notna(row["reliability"])
+                        else key[1]
+                        if not suffix
+                        else label
+                    )
                     drawn.append((name, estimate, row.get(f"ci_low{suffix}", np.nan), row.get(f"ci_high{suffix}", np.nan), COLOURS[colour]))
         _intervals(ax, drawn, is_ratio(study, outcome))
         ax.set_title(outcome)
@@ -169,11 +184,13 @@ def _auc(study: Study, table: pd.DataFrame | None, config: ReportConfig) -> Figu
         table = table[~hide_fits(table, config.min_cell, ["outcome"], total_known=False)]
     table = table[table["auc"].notna()]
     if "biomarker" in table:
-        table = strongest_first(study, table)
+        single = table["biomarker"].notna()
+        table = pd.concat([table[~single], strongest_first(study, table[single])])
     outcomes = [o for o in study.outcomes if (table["outcome"] == o).any()]
     if not outcomes:
         return None
-    figure, axes = panels(len(outcomes), 3.6, 2.3)
+    most = max(min(12, (table["outcome"] == o).sum()) for o in outcomes)
+    figure, axes = panels(len(outcomes), 6.6, 0.8 + 0.19 * most, 1)
     for ax, outcome in zip(axes, outcomes, strict=True):
         drawn: list[Interval] = []
         for r in table[table["outcome"] == outcome].head(12).itertuples():

@@ -69,7 +69,9 @@ def faults(table: pd.DataFrame) -> list[str]:
                 found.append(f"The flow does not add up ({name}, {row['stage']}): {before} - {row['n_excluded']} is not {row['n_images']}.")
             reasons = parse_reasons(row["reasons"])
             if before is not None and reasons and sum(reasons.values()) != row["n_excluded"]:
-                found.append(f"The reasons do not add up to the excluded ({name}, {row['stage']}): {sum(reasons.values())}, not {row['n_excluded']}.")
+                found.append(
+                    f"The reasons do not add up to the excluded ({name}, {row['stage']}): {sum(reasons.values())}, not {row['n_excluded']}."
+                )
             before = row["n_images"]
     return found
 
@@ -94,10 +96,18 @@ def _counted(study: Study) -> pd.DataFrame | None:
 
     def step(stage: str, left: pd.DataFrame, reasons: pd.Series) -> None:
         counts = reasons.astype("string").fillna("unknown").value_counts()
-        rows.append({
-            "outcome": "all", "covariate_set": pd.NA, "step": len(rows), "stage": stage, "n_images": len(left), "n_subjects": left["subject"].nunique(),
-            "n_excluded": len(reasons), "reasons": "; ".join(f"{k}: {v}" for k, v in counts.items()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "outcome": "all",
+                "covariate_set": pd.NA,
+                "step": len(rows),
+                "stage": stage,
+                "n_images": len(left),
+                "n_subjects": left["subject"].nunique(),
+                "n_excluded": len(reasons),
+                "reasons": "; ".join(f"{k}: {v}" for k, v in counts.items()),
+            }
+        )
 
     left = cohort
     step("found", left, cohort["reason"].iloc[:0])
@@ -108,7 +118,11 @@ def _counted(study: Study) -> pd.DataFrame | None:
     else:
         grades = quality.set_index("image_id")
         mine = grades.reindex(left["image_id"])
-        unread = (mine["status"] == "failed").to_numpy(dtype=bool, na_value=False) if "status" in mine else pd.Series(False, index=left.index).to_numpy()
+        unread = (
+            (mine["status"] == "failed").to_numpy(dtype=bool, na_value=False)
+            if "status" in mine
+            else pd.Series(False, index=left.index).to_numpy()
+        )
         duplicate = mine["duplicate_of"].notna().to_numpy() if "duplicate_of" in mine else ~unread & False
         if "reason" in mine:
             unread = unread & (mine["reason"] != "duplicate").to_numpy(dtype=bool, na_value=True)

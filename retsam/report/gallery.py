@@ -80,7 +80,7 @@ def _extremes(study: Study, values: pd.DataFrame, config: ReportConfig) -> list[
 
 
 def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Picture]:
-    """Read photographs and masks of the picks and draw them in the canonical frame. An eye that cannot be shown is a problem, not an end."""
+    """Draw the picks in the canonical frame. An eye that cannot be shown is a problem, not an end."""
     from retsam.masks.masks import Failure
     from retsam.masks.store import StoreError, read_masks
 
@@ -107,7 +107,9 @@ def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Pic
             study.problems.append(Problem("fault", f"masks/{path.name} cannot be read for the gallery: {error}"))
     missing = sorted(wanted - set().union(*by_store.values()) if by_store else wanted)
     if missing:
-        study.problems.append(Problem("warning", f"{len(missing)} eyes chosen for the gallery are in no mask store, for example {missing[0]}."))
+        study.problems.append(
+            Problem("warning", f"{len(missing)} eyes chosen for the gallery are in no mask store, for example {missing[0]}.")
+        )
     return [Picture(p, *drawn[p.image_id]) for p in picks if p.image_id in drawn]
 
 

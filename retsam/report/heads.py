@@ -13,9 +13,17 @@ from retsam.segmentation.targets import CATEGORY, TARGETS, TASK_OF
 
 #: Metric of the evaluation -> how it is printed.
 METRICS = {
-    "dsc": "Dice", "jac": "Jaccard", "sensitivity": "sensitivity", "precision": "precision", "aupr": "AUPR", "av_accuracy": "artery/vein accuracy", "accuracy": "accuracy",
-    "distance_dd": "distance (DD)", "vcdr_error": "vertical CDR error", "auc": "AUC",
-}  # fmt: skip
+    "dsc": "Dice",
+    "jac": "Jaccard",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "aupr": "AUPR",
+    "av_accuracy": "artery/vein accuracy",
+    "accuracy": "accuracy",
+    "distance_dd": "distance (DD)",
+    "vcdr_error": "vertical CDR error",
+    "auc": "AUC",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,12 @@ def store_attributes(study: Study) -> dict[str, Any]:
         if not shared:
             shared = mine
         elif mine["weights_sha256"] != shared["weights_sha256"]:
-            study.problems.append(Problem("fault", f"masks/{path.name} was made with other weights than the stores before it, so its biomarkers are not comparable."))
+            study.problems.append(
+                Problem(
+                    "fault",
+                    f"masks/{path.name} was made with other weights than the stores before it, so its biomarkers are not comparable.",
+                )
+            )
     return shared
 
 
@@ -75,7 +88,9 @@ def _scores(card: Mapping[str, Any], target: str) -> list[str]:
         sources += list(own["scores"].items())
     for key in ("scores", "evaluation"):
         if isinstance(card.get(key), Mapping):
-            sources += [(name, by_target[target]) for name, by_target in card[key].items() if isinstance(by_target, Mapping) and target in by_target]
+            sources += [
+                (name, by_target[target]) for name, by_target in card[key].items() if isinstance(by_target, Mapping) and target in by_target
+            ]
     for name, metrics in sources:
         if not isinstance(metrics, Mapping):
             if isinstance(metrics, (int, float)):
@@ -93,6 +108,10 @@ def _score(metric: str, value: Any) -> str | None:
     if isinstance(value, Mapping):
         if not isinstance(value.get("value"), (int, float)):
             return None
-        interval = f" ({value['ci_low']:.2f} to {value['ci_high']:.2f})" if isinstance(value.get("ci_low"), (int, float)) and isinstance(value.get("ci_high"), (int, float)) else ""
+        interval = (
+            f" ({value['ci_low']:.2f} to {value['ci_high']:.2f})"
+            if isinstance(value.get("ci_low"), (int, float)) and isinstance(value.get("ci_high"), (int, float))
+            else ""
+        )
         return f"{name} {value['value']:.2f}{interval}"
     return f"{name} {value:.2f}" if isinstance(value, (int, float)) and not isinstance(value, bool) and metric in METRICS else None

@@ -98,13 +98,13 @@ def number(value: float | None, digits: int = 3) -> str:
         return "\u2013"
     if value == 0:
         return "0"
-    size = abs(value)
-    if size >= 1e5 or size < 1e-3:
-        exponent = math.floor(math.log10(size))
-        return _minus(f"{value / 10**exponent:.1f}") + "\u00d710" + str(exponent).translate(_SUPERSCRIPT)
-    if size >= 1000:
-        return _minus(f"{value:,.0f}".replace(",", "\u202f"))
-    return _minus(f"{float(f'{value:.{digits}g}'):.{max(0, digits - 1 - math.floor(math.log10(size)))}f}")
+    whole, value = value, float(f"{value:.{digits}g}")
+    if abs(value) >= 1e5 or abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return _minus(mantissa) + "\u00d710" + str(int(exponent)).translate(_SUPERSCRIPT)
+    if abs(value) >= 1000:
+        return _minus(f"{whole:,.0f}".replace(",", "\u202f"))
+    return _minus(f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}")
 
 
 def p_text(neg_log10_p: float | None) -> str:
@@ -188,7 +188,13 @@ def listing(items: Iterable[Any], ordered: bool = False) -> Markup:
     return tag("ol" if ordered else "ul", join(tag("li", item) for item in items))
 
 
-def table_html(header: Sequence[Any], rows: Iterable[Sequence[Any]], numeric: Sequence[int] = (), sortable: bool = True, titles: Mapping[int, str] | None = None) -> Markup:
+def table_html(
+    header: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    numeric: Sequence[int] = (),
+    sortable: bool = True,
+    titles: Mapping[int, str] | None = None,
+) -> Markup:
     """A table inside a region that scrolls sideways and can be reached by keyboard.
 
     Parameters
@@ -201,6 +207,11 @@ def table_html(header: Sequence[Any], rows: Iterable[Sequence[Any]], numeric: Se
         Hover texts of header cells.
     """
     right = set(numeric)
-    head = tag("tr", join(tag("th", cell, scope="col", class_="num" if i in right else None, title=(titles or {}).get(i)) for i, cell in enumerate(header)))
+    head = tag(
+        "tr",
+        join(
+            tag("th", cell, scope="col", class_="num" if i in right else None, title=(titles or {}).get(i)) for i, cell in enumerate(header)
+        ),
+    )
     body = join(tag("tr", join(tag("td", cell, class_="num" if i in right else None) for i, cell in enumerate(row))) for row in rows)
     return tag("table", tag("thead", head) + tag("tbody", body), data_sortable=True if sortable else None)

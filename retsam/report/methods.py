@@ -13,24 +13,42 @@ from retsam.report.study import Study
 
 REFERENCES: dict[str, str] = {
     "retsam": "Wang et al. A General Model for Retinal Segmentation and Quantification. arXiv:2602.07012, 2026.",
-    "knudtson": "Knudtson MD, Lee KE, Hubbard LD, et al. Revised formulas for summarizing retinal vessel diameters. Curr Eye Res 2003;27:143-149.",
+    "knudtson": (
+        "Knudtson MD, Lee KE, Hubbard LD, et al. Revised formulas for summarizing retinal vessel diameters. Curr Eye Res 2003;27:143-149."
+    ),
     "gee": "Liang KY, Zeger SL. Longitudinal data analysis using generalized linear models. Biometrika 1986;73:13-22.",
-    "kauermann": "Kauermann G, Carroll RJ. A note on the efficiency of sandwich covariance matrix estimation. J Am Stat Assoc 2001;96:1387-1396.",
+    "kauermann": (
+        "Kauermann G, Carroll RJ. A note on the efficiency of sandwich covariance matrix estimation. J Am Stat Assoc 2001;96:1387-1396."
+    ),
     "mancl": "Mancl LA, DeRouen TA. A covariance estimator for GEE with improved small-sample properties. Biometrics 2001;57:126-134.",
     "firth": "Firth D. Bias reduction of maximum likelihood estimates. Biometrika 1993;80:27-38.",
     "heinze": "Heinze G, Schemper M. A solution to the problem of separation in logistic regression. Stat Med 2002;21:2409-2419.",
     "bh": "Benjamini Y, Hochberg Y. Controlling the false discovery rate. J R Stat Soc B 1995;57:289-300.",
-    "by": "Benjamini Y, Yekutieli D. The control of the false discovery rate in multiple testing under dependency. Ann Stat 2001;29:1165-1188.",
+    "by": (
+        "Benjamini Y, Yekutieli D. The control of the false discovery rate in multiple testing under dependency. Ann Stat "
+        "2001;29:1165-1188."
+    ),
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70.",
-    "meff": "Li J, Ji L. Adjusting multiple testing in multilocus analyses using the eigenvalues of a correlation matrix. Heredity 2005;95:221-227.",
-    "strobe": "von Elm E, Altman DG, Egger M, et al. The Strengthening the Reporting of Observational Studies in Epidemiology (STROBE) statement. Lancet 2007;370:1453-1457.",
+    "meff": (
+        "Li J, Ji L. Adjusting multiple testing in multilocus analyses using the eigenvalues of a correlation matrix. Heredity "
+        "2005;95:221-227."
+    ),
+    "strobe": (
+        "von Elm E, Altman DG, Egger M, et al. The Strengthening the Reporting of Observational Studies in Epidemiology (STROBE) "
+        "statement. Lancet 2007;370:1453-1457."
+    ),
     "snakemake": "M\u00f6lder F, Jablonski KP, Letcher B, et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33.",
-}  # fmt: skip
+}
+
+_DUPLICATES = {"content": "photographs with identical content", "near": "near duplicates"}
 
 _MODELS = {
-    "binary": "logistic regression", "ordered": "proportional-odds regression with cluster-robust standard errors", "continuous": "linear regression", "count": "Poisson regression with robust errors",
+    "binary": "logistic regression",
+    "ordered": "proportional-odds regression with cluster-robust standard errors",
+    "continuous": "linear regression",
+    "count": "Poisson regression with robust errors",
     "time": "Cox regression with cluster-robust standard errors",
-}  # fmt: skip
+}
 
 
 def package_versions(study: Study) -> dict[str, str]:
@@ -62,26 +80,33 @@ def sentences(study: Study, attributes: Mapping[str, Any]) -> tuple[list[str], l
 
 def _images(study: Study, attributes: Mapping[str, Any], cite) -> str:
     flow = flow_table(study)
-    text = f"Colour fundus photographs were processed with retsam {(study.provenance or {}).get('retsam', {}).get('version') or __version__} {cite('retsam')}. "
+    text = (
+        "Colour fundus photographs were processed with retsam "
+        f"{(study.provenance or {}).get('retsam', {}).get('version') or __version__} {cite('retsam')}. "
+    )
     if flow is not None and len(shared := shared_steps(flow)):
         first, last = shared.iloc[0], shared.iloc[-1]
-        text += f"Of {int(first['n_images'])} photographs" + (f" of {int(first['n_subjects'])} subjects" if first["n_subjects"] == first["n_subjects"] else "")
+        text += f"Of {int(first['n_images'])} photographs" + (
+            f" of {int(first['n_subjects'])} subjects" if first["n_subjects"] == first["n_subjects"] else ""
+        )
         text += f", {int(last['n_images'])} were readable, of sufficient quality and measured. "
     quality = study.settings.get("quality") or {}
     if quality:
         text += (
             f"Photographs whose predicted probability of being a reject was {quality.get('reject_above')} or more were excluded, as were "
-            f"{'photographs with identical content' if quality.get('duplicates') == 'content' else 'near duplicates' if quality.get('duplicates') == 'near' else 'no duplicates'}. "
+            f"{_DUPLICATES.get(quality.get('duplicates'), 'no duplicates')}. "
         )
     if attributes:
         available = [t for t, s in (attributes.get("target_status") or {}).items() if s != "not_available"]
         weights = str(attributes.get("weights_sha256") or "")[:12]
         text += (
-            f"Structures were segmented in the square of the field of view at {attributes.get('frame_side')} px by the model {attributes.get('model')} (weights SHA-256 {weights}; heads: "
+            f"Structures were segmented in the square of the field of view at {attributes.get('frame_side')} px by the model "
+            f"{attributes.get('model')} (weights SHA-256 {weights}; heads: "
             f"{', '.join(t.replace('_', ' ') for t in available)}). "
         )
     text += (
-        f"{len(study.biomarker_names)} biomarkers were computed from the masks; central retinal artery and vein equivalents follow {cite('knudtson')}. Values that could not be measured were left missing, "
+        f"{len(study.biomarker_names)} biomarkers were computed from the masks; central retinal artery and vein equivalents follow "
+        f"{cite('knudtson')}. Values that could not be measured were left missing, "
         "with a reason."
     )
     return text
@@ -95,7 +120,10 @@ def _statistics(study: Study, cite) -> list[str]:
     kinds = list(dict.fromkeys(_MODELS[study.outcome_type(o)] for o in study.outcomes))
     text = f"Associations of each biomarker with {_and(study.outcomes)} were estimated by {_and(kinds)}"
     if unit.get("level", "eye") == "eye":
-        text += f", with generalised estimating equations for the two eyes of a subject ({models.get('correlation', 'exchangeable')} working correlation, robust sandwich variance) {cite('gee')}"
+        text += (
+            f", with generalised estimating equations for the two eyes of a subject ({models.get('correlation', 'exchangeable')} "
+            f"working correlation, robust sandwich variance) {cite('gee')}"
+        )
         correction = models.get("small_sample")
         if correction == "kauermann_carroll":
             text += f" and the small-sample correction of Kauermann and Carroll {cite('kauermann')}"
@@ -107,7 +135,11 @@ def _statistics(study: Study, cite) -> list[str]:
     exposures = plan.get("exposures") or {}
     if exposures.get("standardise", True):
         text += "Biomarkers were divided by their standard deviation in the analysed sample"
-        text += ", after log(1 + x) of counts and areas that are zero in more than half of the eyes. " if exposures.get("log1p_counts") else ". "
+        text += (
+            ", after log(1 + x) of counts and areas that are zero in more than half of the eyes. "
+            if exposures.get("log1p_counts")
+            else ". "
+        )
     sets = plan.get("covariate_sets") or {}
     named = [f"{name} ({', '.join(map(str, terms)) or 'unadjusted'})" for name, terms in sets.items()]
     if named:
@@ -116,8 +148,11 @@ def _statistics(study: Study, cite) -> list[str]:
         text += f"Where the data were separated, Firth's penalised likelihood was used {cite('firth', 'heinze')}. "
     method = multiple.get("method", "bh")
     references = {"bh": "bh", "by": "by", "holm": "holm", "meff": "meff"}
-    text += f"p values were corrected by the method of {CORRECTIONS.get(method, method)}" + (f" {cite(references[method])}" if method in references else "")
-    text += f" over {'all biomarkers of one outcome, covariate set and subgroup' if multiple.get('family', 'outcome') == 'outcome' else 'all outcomes and biomarkers together'}. "
+    text += f"p values were corrected by the method of {CORRECTIONS.get(method, method)}" + (
+        f" {cite(references[method])}" if method in references else ""
+    )
+    within = multiple.get("family", "outcome") == "outcome"
+    text += f" over {'all biomarkers of one outcome, covariate set and subgroup' if within else 'all outcomes and biomarkers together'}. "
     text += f"Intervals are {100 * float(models.get('level', 0.95)):g} % confidence intervals."
     own = study.results / "tables" / "methods.md"
     return [text] if not own.is_file() else [own.read_text(encoding="utf-8").strip()]
@@ -127,7 +162,11 @@ def _software(study: Study, cite) -> str:
     versions = package_versions(study)
     python = (study.provenance or {}).get("python")
     listed = ", ".join(f"{name} {v}" for name, v in versions.items())
-    return f"Software: retsam {__version__}" + (f", Python {python}" if python else "") + f", {listed}. The workflow was run by Snakemake {cite('snakemake')}; the report follows the STROBE statement {cite('strobe')}."
+    return (
+        f"Software: retsam {__version__}"
+        + (f", Python {python}" if python else "")
+        + f", {listed}. The workflow was run by Snakemake {cite('snakemake')}; the report follows the STROBE statement {cite('strobe')}."
+    )
 
 
 def _and(items: list[str]) -> str:

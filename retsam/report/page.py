@@ -44,7 +44,9 @@ class Page:
             raise ValueError(f"data block {key!r} is written twice")
         self.blocks[key] = value
 
-    def figure(self, key: str, kind: str, title: str, caption: Any, data: Any = None, block: str | None = None, static: str | None = None) -> Markup:
+    def figure(
+        self, key: str, kind: str, title: str, caption: Any, data: Any = None, block: str | None = None, static: str | None = None
+    ) -> Markup:
         """An interactive figure.
 
         Parameters
@@ -65,7 +67,15 @@ class Page:
         printable = f" Printable: figures/{static}.svg and .pdf." if static else ""
         text = tag("b", f"Figure {self.figures}. {title}") + " " + join([caption]) + tag("span", printable, class_="printable")
         plot = tag("div", tag("noscript", f"This figure needs JavaScript.{printable}"), class_="host")
-        return tag("figure", tag("div", "", class_="controls") + plot + tag("figcaption", text), id=f"fig-{key}", class_="fig", data_kind=kind, data_block=block or key, data_name=key)
+        return tag(
+            "figure",
+            tag("div", "", class_="controls") + plot + tag("figcaption", text),
+            id=f"fig-{key}",
+            class_="fig",
+            data_kind=kind,
+            data_block=block or key,
+            data_name=key,
+        )
 
     def table(
         self,
@@ -81,17 +91,34 @@ class Page:
     ) -> Markup:
         """A numbered table; ``frame`` is what goes to ``tables/report/<key>.csv`` (the shown cells if left out)."""
         self.tables += 1
-        self.files[key] = frame if frame is not None else pd.DataFrame([[_text(c) for c in r] for r in rows], columns=[_text(h) for h in header])
+        self.files[key] = (
+            frame if frame is not None else pd.DataFrame([[_text(c) for c in r] for r in rows], columns=[_text(h) for h in header])
+        )
         text = tag("b", f"Table {self.tables}. {title}") + " " + join([caption])
-        body = tag("div", table_html(header, rows, numeric, sortable, titles), class_="scroll", tabindex="0", role="region", aria_label=f"Table {self.tables}. {title}")
+        body = tag(
+            "div",
+            table_html(header, rows, numeric, sortable, titles),
+            class_="scroll",
+            tabindex="0",
+            role="region",
+            aria_label=f"Table {self.tables}. {title}",
+        )
         return tag("div", tag("div", text, class_="tablecaption") + body, class_="tab", id=f"tab-{key}", data_name=key)
 
     def data_table(self, key: str, kind: str, title: str, caption: Any, block: str) -> Markup:
         """A numbered table that the page's scripts fill from a data block, with filter, sort and pages."""
         self.tables += 1
         text = tag("b", f"Table {self.tables}. {title}") + " " + join([caption])
-        return tag("div", tag("div", text, class_="tablecaption") + tag("div", tag("noscript", "This table needs JavaScript; its rows are in the tables folder."), class_="host"),
-                   id=f"tab-{key}", class_="tab data", data_kind=kind, data_block=block, data_name=key)  # fmt: skip
+        return tag(
+            "div",
+            tag("div", text, class_="tablecaption")
+            + tag("div", tag("noscript", "This table needs JavaScript; its rows are in the tables folder."), class_="host"),
+            id=f"tab-{key}",
+            class_="tab data",
+            data_kind=kind,
+            data_block=block,
+            data_name=key,
+        )
 
 
 def _text(cell: Any) -> str:

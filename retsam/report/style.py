@@ -71,8 +71,19 @@ def panels(n: int, width: float = 3.3, height: float = 2.7, most: int = 2) -> tu
 def ratio_axis(axis, low: float, high: float) -> None:
     """Label an axis of natural logs with ratios."""
     steps: list[float] = []
-    for chosen in ([1, 10], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 9], [1, 1.1, 1.2, 1.3, 1.5, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 9.5]):
-        found = {round(math.log(m * 10.0**e), 9) for e in range(math.floor(low / math.log(10)) - 1, math.ceil(high / math.log(10)) + 1) for m in chosen}
+    for chosen in (
+        [1, 10],
+        [1, 3],
+        [1, 2, 5],
+        [1, 1.5, 2, 3, 5, 7],
+        [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 9],
+        [1, 1.1, 1.2, 1.3, 1.5, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 9.5],
+    ):
+        found = {
+            round(math.log(m * 10.0**e), 9)
+            for e in range(math.floor(low / math.log(10)) - 1, math.ceil(high / math.log(10)) + 1)
+            for m in chosen
+        }
         inside = sorted(t for t in found if low <= t <= high)
         if len(inside) > 7 and len(steps) >= 2:
             break
@@ -105,7 +116,10 @@ def absent(why: str) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name.svg`` and ``name.pdf``, each whole or not at all, without dates."""
-    for kind, metadata in (("svg", {"Date": None, "Creator": "retsam"}), ("pdf", {"CreationDate": None, "ModDate": None, "Creator": "retsam", "Producer": None})):
+    for kind, metadata in (
+        ("svg", {"Date": None, "Creator": "retsam"}),
+        ("pdf", {"CreationDate": None, "ModDate": None, "Creator": "retsam", "Producer": None}),
+    ):
         out = io.BytesIO()
         figure.savefig(out, format=kind, metadata=metadata)
         temporary = folder / f".{name}.{kind}.part"

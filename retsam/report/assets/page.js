@@ -134,7 +134,7 @@ function navigation() {
 }
 
 function gallery() {
-  const box = document.getElementById("gallery");
+  const box = document.getElementById("eyes");
   if (!box) return;
   const toggle = document.getElementById("gallery-masks");
   toggle.addEventListener("change", () => box.classList.toggle("plain", !toggle.checked));

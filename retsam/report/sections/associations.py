@@ -11,7 +11,7 @@ from markupsafe import Markup
 from retsam.report.disclosure import hide_fits, show_count
 from retsam.report.html import count, estimate_text, join, p_text, pack, paragraph, q_text, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import alpha, higher, is_ratio, level, logs, meta, method_name, per, select, set_label
+from retsam.report.sections.common import alpha, family_order, higher, is_ratio, level, logs, meta, method_name, per, select, set_label
 from retsam.report.study import Study
 
 
@@ -51,40 +51,103 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
     """The section of the primary estimates."""
     table = primary_rows(study, minimum)
     if table is None:
-        return Section("associations", "Associations", not_shown("Associations", "the table of associations does not exist or has no rows."))
+        return Section(
+            "associations", "Associations", not_shown("Associations", "the table of associations does not exist or has no rows.")
+        )
     page.block("associations", _block(study, table))
     method, a = method_name(study), alpha(study)
     families = [f for f in table["family"].dropna().unique()]
     top = _top(study, page, table, minimum)
     lead = paragraph(
-        f"One row a test: outcome, biomarker and covariate set, with all eyes in. Estimates are {per(study)} of the biomarker with {level(study)} % confidence intervals. "
-        f"q is p corrected by {method}", f" within the family \u201c{families[0]}\u201d" if len(families) == 1 else f" within {len(families)} families of tests, named in the table" if families else "",
-        ". Dashed lines in the plots are the Bonferroni threshold and the largest p with q at or under ", str(a), ". Associations are not effects: "
-        "confounding, selection and measurement by a model all remain, and are looked at further down.",
-    )  # fmt: skip
+        f"One row a test: outcome, biomarker and covariate set, with all eyes in. Estimates are {per(study)} of the biomarker with "
+        f"{level(study)} % confidence intervals. "
+        f"q is p corrected by {method}",
+        f" within the family \u201c{families[0]}\u201d"
+        if len(families) == 1
+        else f" within {len(families)} families of tests, named in the table"
+        if families
+        else "",
+        ". Dashed lines in the plots are the Bonferroni threshold and the largest p with q at or under ",
+        str(a),
+        ". Associations are not effects: confounding, selection and measurement by a model all remain, and are looked at further down.",
+    )
     bar = tag("div", "", id="association-bar", class_="bar", role="group", aria_label="What the association plots show")
-    figures = join([
-        page.figure("forest", "forest", "Estimates.", "Biomarkers with the smallest p first. Choose several covariate sets to see what adjustment changes. Arrows mark intervals that go beyond the axis.", block="associations", static="forest"),
-        page.figure("volcano", "volcano", "Size and strength.", "Each point is a biomarker. Click one to mark it in all plots; drag to zoom, double-click to reset.", block="associations", static="volcano"),
-        page.figure("manhattan", "manhattan", "By family of biomarkers.", "Families side by side; triangles point in the direction of the association. Numbers under a narrow plot stand for the families in their order in the filter.", block="associations", static="manhattan"),
-        page.figure("qq", "qq", "Observed against expected p.", f"Under no association at all, independent tests would lie in the band ({level(study) if level(study) == '95' else '95'} % pointwise). Biomarkers are correlated, so that a departure is no proof of many associations.", block="associations", static="qq"),
-    ])  # fmt: skip
-    data = page.data_table("associations_all", "associations", "All tests of the chosen outcome and covariate set.",
-                           "Filter, sort, download. A row without an estimate says why in its note. Click a row to mark it in the plots.", "associations")  # fmt: skip
+    figures = join(
+        [
+            page.figure(
+                "forest",
+                "forest",
+                "Estimates.",
+                "Biomarkers with the smallest p first. Choose several covariate sets to see what adjustment changes. Arrows mark "
+                "intervals that go beyond the axis.",
+                block="associations",
+                static="forest",
+            ),
+            page.figure(
+                "volcano",
+                "volcano",
+                "Size and strength.",
+                "Each point is a biomarker. Click one to mark it in all plots; drag to zoom, double-click to reset.",
+                block="associations",
+                static="volcano",
+            ),
+            page.figure(
+                "manhattan",
+                "manhattan",
+                "By family of biomarkers.",
+                "Families side by side; triangles point in the direction of the association. Numbers under a narrow plot stand for "
+                "the families in their order in the filter.",
+                block="associations",
+                static="manhattan",
+            ),
+            page.figure(
+                "qq",
+                "qq",
+                "Observed against expected p.",
+                "Under no association at all, independent tests would lie in the band "
+                f"({level(study) if level(study) == '95' else '95'} % pointwise). Biomarkers are correlated, so that a departure is "
+                "no proof of many associations.",
+                block="associations",
+                static="qq",
+            ),
+        ]
+    )
+    data = page.data_table(
+        "associations_all",
+        "associations",
+        "All tests of the chosen outcome and covariate set.",
+        "Filter, sort, download. A row without an estimate says why in its note. Click a row to mark it in the plots.",
+        "associations",
+    )
     page.files["associations"] = table.drop(columns=["plan"], errors="ignore")
     return Section("associations", "Associations", join([lead, top, bar, figures, data]))
 
 
 def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
-    out = select(table, {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set", "family": "biomarker_family", "model": "model", "n": "n", "cases": "n_cases", "clusters": "n_clusters",
-                         "est": "estimate", "lo": "ci_low", "hi": "ci_high", "nlp": "neg_log10_p", "note": "note", "circular": "circular", "tests": "n_tests"})  # fmt: skip
+    out = select(
+        table,
+        {
+            "outcome": "outcome",
+            "biomarker": "biomarker",
+            "set": "covariate_set",
+            "family": "biomarker_family",
+            "model": "model",
+            "n": "n",
+            "cases": "n_cases",
+            "clusters": "n_clusters",
+            "est": "estimate",
+            "lo": "ci_low",
+            "hi": "ci_high",
+            "nlp": "neg_log10_p",
+            "note": "note",
+            "circular": "circular",
+            "tests": "n_tests",
+        },
+    )
     out["nlq"] = logs(table["q"].astype("Float64"))
     out["circular"] = out["circular"].map(lambda v: v is True or str(v).lower() == "true").astype(bool)
     out["note"] = out["note"].astype("string").str.replace("_", " ").str.replace(";", "; ")
-    # Families in the order of the dictionary, so that colours stay the same from study to study.
-    known = list(dict.fromkeys(e.family for e in study.dictionary.values()))
-    found = [str(f) for f in out["family"].dropna().unique()]
-    families = [f for f in known if f in found] + sorted(f for f in found if f not in known)
+    families = family_order(study, out["family"].dropna().unique())
     dictionary = {}
     for name in out["biomarker"].dropna().unique():
         entry = study.dictionary.get(name)
@@ -92,8 +155,15 @@ def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
             dictionary[name] = {"definition": entry.definition, "unit": entry.unit, "direction": higher(entry.direction)}
     with_rows = [o for o in meta(study)["outcomes"] if (out["outcome"] == o["name"]).any()]
     block = pack(out)
-    block["meta"] = {**meta(study), "outcomes": with_rows, "sets": [{"name": s, "label": set_label(study, s)} for s in study.covariate_sets], "primary": study.primary_set, "families": families,
-                     "dictionary": dictionary, "method": method_name(study)}  # fmt: skip
+    block["meta"] = {
+        **meta(study),
+        "outcomes": with_rows,
+        "sets": [{"name": s, "label": set_label(study, s)} for s in study.covariate_sets],
+        "primary": study.primary_set,
+        "families": families,
+        "dictionary": dictionary,
+        "method": method_name(study),
+    }
     return block
 
 
@@ -110,10 +180,19 @@ def summary_counts(study: Study, minimum: int) -> list[dict[str, Any]]:
         reasons = mine.loc[mine["estimate"].isna(), "note"].astype("string").fillna("unknown").value_counts()
         corrected = bonferroni(study, mine)
         best = estimated.loc[estimated["neg_log10_p"].astype(float).idxmax()] if estimated["neg_log10_p"].notna().any() else None
-        out.append({
-            "outcome": outcome, "tests": len(mine), "estimated": len(estimated), "reasons": reasons.to_dict(), "bonferroni": int((corrected <= alpha(study)).sum()),
-            "q": int((mine["q"].astype(float) <= alpha(study)).sum()), "n": estimated["n"].max() if len(estimated) else np.nan, "cases": estimated["n_cases"].max() if len(estimated) else np.nan, "best": best,
-        })  # fmt: skip
+        out.append(
+            {
+                "outcome": outcome,
+                "tests": len(mine),
+                "estimated": len(estimated),
+                "reasons": reasons.to_dict(),
+                "bonferroni": int((corrected <= alpha(study)).sum()),
+                "q": int((mine["q"].astype(float) <= alpha(study)).sum()),
+                "n": estimated["n"].max() if len(estimated) else np.nan,
+                "cases": estimated["n_cases"].max() if len(estimated) else np.nan,
+                "best": best,
+            }
+        )
     return out
 
 
@@ -124,12 +203,39 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         best = mine.sort_values("neg_log10_p", ascending=False).head(10)
         kept.append(best)
         for r in best.itertuples():
-            text = estimate_text(float(r.estimate), float(r.ci_low) if pd.notna(r.ci_low) else np.nan, float(r.ci_high) if pd.notna(r.ci_high) else np.nan, is_ratio(study, outcome))
-            rows.append((outcome, r.biomarker, text, p_text(r.neg_log10_p), q_text(r.q), count(r.n), show_count(r.n_cases, minimum), count(r.n_clusters)))
+            text = estimate_text(
+                float(r.estimate),
+                float(r.ci_low) if pd.notna(r.ci_low) else np.nan,
+                float(r.ci_high) if pd.notna(r.ci_high) else np.nan,
+                is_ratio(study, outcome),
+            )
+            rows.append(
+                (
+                    outcome,
+                    r.biomarker,
+                    text,
+                    p_text(r.neg_log10_p),
+                    q_text(r.q),
+                    count(r.n),
+                    show_count(r.n_cases, minimum),
+                    count(r.n_clusters),
+                )
+            )
     if not rows:
         return not_shown("Smallest p values", "no model of the primary covariate set gave an estimate.")
     ratios = {is_ratio(study, o) for o in study.outcomes}
     measure = "Ratio" if ratios == {True} else "Slope" if ratios == {False} else "Ratio or slope"
-    note = f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. Chosen by p, so that these estimates are on average too far from none (winner's curse)."
+    note = (
+        f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. "
+        "Chosen by p, so that these estimates are on average too far from none (winner's curse)."
+    )
     header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
-    return page.table("top", "Ten smallest p values of each outcome.", note, header, rows, numeric=(2, 3, 4, 5, 6, 7), frame=pd.concat(kept).drop(columns=["plan"], errors="ignore"))
+    return page.table(
+        "top",
+        "Ten smallest p values of each outcome.",
+        note,
+        header,
+        rows,
+        numeric=(2, 3, 4, 5, 6, 7),
+        frame=pd.concat(kept).drop(columns=["plan"], errors="ignore"),
+    )

@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering, to_tree
 from scipy.spatial.distance import squareform
 
 from retsam.report.disclosure import small
-from retsam.report.html import count, join, number, pack, paragraph, percent, tag
+from retsam.report.html import count, join, number, pack, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import meta, packed, reader
 from retsam.report.study import Study
@@ -19,7 +19,13 @@ from retsam.report.study import Study
 
 def biomarkers(study: Study, page: Page, minimum: int, most: int) -> Section:
     """Distributions, missingness, agreement and correlation."""
-    parts = [_distribution(study, page, minimum), _description(study, page, minimum), _missing(study, page, minimum), _agreement(study, page, minimum), _correlation(study, page, most, minimum)]
+    parts = [
+        _distribution(study, page, minimum),
+        _description(study, page, minimum),
+        _missing(study, page, minimum),
+        _agreement(study, page, minimum),
+        _correlation(study, page, most, minimum),
+    ]
     return Section("biomarkers", "Biomarkers", join(parts))
 
 
@@ -38,14 +44,23 @@ def _distribution(study: Study, page: Page, minimum: int) -> Markup:
     block = {
         "summary": pack(table[["outcome", "group", "biomarker", "n", *numbers, "hidden"]]),
         "density": density_blocks(study, minimum),
-        "meta": {"biomarkers": [{"name": b, "family": study.family_of(b), "unit": study.unit_of(b)} for b in names], "families": sorted({study.family_of(b) for b in names}), "hidden": f"<{minimum}"},
+        "meta": {
+            "biomarkers": [{"name": b, "family": study.family_of(b), "unit": study.unit_of(b)} for b in names],
+            "families": sorted({study.family_of(b) for b in names}),
+            "hidden": f"<{minimum}",
+        },
     }
     page.files["distribution"] = table.drop(columns=["plan"], errors="ignore")
     return page.figure(
-        "distribution", "distribution", "Distribution of a biomarker by outcome group.",
-        f"Histogram outline of each group, scaled to the tallest bin; bins with fewer than {minimum} eyes are left out. Below it, median (dot), quartiles (thick) and 5th to 95th percentile (thin). "
-        "Groups differ in age and sex: a difference here is not adjusted for anything.", block, static="distributions",
-    )  # fmt: skip
+        "distribution",
+        "distribution",
+        "Distribution of a biomarker by outcome group.",
+        f"Histogram outline of each group, scaled to the tallest bin; bins with fewer than {minimum} eyes are left out. Below it, "
+        "median (dot), quartiles (thick) and 5th to 95th percentile (thin). "
+        "Groups differ in age and sex: a difference here is not adjusted for anything.",
+        block,
+        static="distributions",
+    )
 
 
 def ranking(study: Study) -> dict[str, int]:
@@ -85,12 +100,32 @@ def _description(study: Study, page: Page, minimum: int) -> Markup:
         entry = study.dictionary.get(r.biomarker)
         definition = f"{entry.definition} {entry.source}".strip() if entry else ""
         name = tag("span", r.biomarker, title=definition or None)
-        rows.append((name, study.family_of(r.biomarker), study.unit_of(r.biomarker), count(r.n), count(getattr(r, "n_missing", np.nan)), number(getattr(r, "mean", np.nan)), number(getattr(r, "sd", np.nan)),
-                     number(getattr(r, "p05", np.nan)), number(getattr(r, "p50", np.nan)), number(getattr(r, "p95", np.nan))))  # fmt: skip
+        rows.append(
+            (
+                name,
+                study.family_of(r.biomarker),
+                study.unit_of(r.biomarker),
+                count(r.n),
+                count(getattr(r, "n_missing", np.nan)),
+                number(getattr(r, "mean", np.nan)),
+                number(getattr(r, "sd", np.nan)),
+                number(getattr(r, "p05", np.nan)),
+                number(getattr(r, "p50", np.nan)),
+                number(getattr(r, "p95", np.nan)),
+            )
+        )
     # Smallest and largest values belong to single eyes, so they are not printed.
     shown = table.drop(columns=["plan", "min", "max"], errors="ignore")
-    inner = page.table("description", "All biomarkers.", "Eyes that were measured, missing, and the distribution over all of them. Hover a name for its definition.",
-                       ("Biomarker", "Family", "Unit", "n", "Missing", "Mean", "SD", "5 %", "Median", "95 %"), rows, numeric=range(3, 10), frame=shown, titles=titles)  # fmt: skip
+    inner = page.table(
+        "description",
+        "All biomarkers.",
+        "Eyes that were measured, missing, and the distribution over all of them. Hover a name for its definition.",
+        ("Biomarker", "Family", "Unit", "n", "Missing", "Mean", "SD", "5 %", "Median", "95 %"),
+        rows,
+        numeric=range(3, 10),
+        frame=shown,
+        titles=titles,
+    )
     return tag("details", tag("summary", f"Table of all {len(table)} biomarkers") + inner)
 
 
@@ -109,16 +144,32 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
     grouped["order"] = grouped["biomarker"].map({b: i for i, b in enumerate(total.index)})
     grouped = grouped.sort_values("order")
     series = [reader(r) for r in kept] + (["other reasons"] if (grouped["series"] == "other reasons").any() else [])
-    rows = pd.DataFrame({"facet": "all", "label": grouped["biomarker"], "series": grouped["series"], "value": grouped["share"], "text": grouped["text"]})
-    block = {"rows": pack(rows), "series": series, "facets": None, "percent": True, "full": True, "limits": [["20", "20 with most missing"], ["60", "60"], ["10000", "all"]],
-             "label": "Missing values by biomarker and reason", "xLabel": "share of measured photographs"}  # fmt: skip
+    rows = pd.DataFrame(
+        {"facet": "all", "label": grouped["biomarker"], "series": grouped["series"], "value": grouped["share"], "text": grouped["text"]}
+    )
+    block = {
+        "rows": pack(rows),
+        "series": series,
+        "facets": None,
+        "percent": True,
+        "full": True,
+        "limits": [["20", "20 with most missing"], ["60", "60"], ["10000", "all"]],
+        "label": "Missing values by biomarker and reason",
+        "xLabel": "share of measured photographs",
+    }
     shown = table[["biomarker", "reason", "n", "share"]].copy()
     few = (shown["n"] > 0) & (shown["n"] < minimum)
     shown[["n", "share"]] = shown[["n", "share"]].astype(float).mask(few)
     page.files["missingness"] = shown.assign(suppressed=few)
-    return page.figure("missingness", "bars", "Missing biomarkers, by reason.",
-                       "A value that could not be measured is missing with a reason, never zero. What is missing is not missing at random: an eye without a visible disc has no cup-to-disc ratio.",
-                       block, static="missingness")  # fmt: skip
+    return page.figure(
+        "missingness",
+        "bars",
+        "Missing biomarkers, by reason.",
+        "A value that could not be measured is missing with a reason, never zero. What is missing is not missing at random: an eye "
+        "without a visible disc has no cup-to-disc ratio.",
+        block,
+        static="missingness",
+    )
 
 
 def missingness(study: Study) -> pd.DataFrame | None:
@@ -148,12 +199,33 @@ def _agreement(study: Study, page: Page, minimum: int) -> Markup:
         return not_shown("Agreement of right and left eye", "no biomarker has enough subjects with both eyes.")
     table["family"] = [study.family_of(b) for b in table["biomarker"]]
     table = table.sort_values("n_pairs", ascending=False)
-    block = {"rows": packed(table, {"biomarker": "biomarker", "family": "family", "n": "n_pairs", "est": "icc", "lo": "ci_low", "hi": "ci_high", "diff": "mean_difference", "loa_lo": "loa_low", "loa_hi": "loa_high"}),
-             "meta": meta(study)}  # fmt: skip
+    block = {
+        "rows": packed(
+            table,
+            {
+                "biomarker": "biomarker",
+                "family": "family",
+                "n": "n_pairs",
+                "est": "icc",
+                "lo": "ci_low",
+                "hi": "ci_high",
+                "diff": "mean_difference",
+                "loa_lo": "loa_low",
+                "loa_hi": "loa_high",
+            },
+        ),
+        "meta": meta(study),
+    }
     page.files["agreement"] = table.drop(columns=["plan"], errors="ignore")
-    return page.figure("agreement", "agreement", "Agreement of right and left eye.",
-                       "Intraclass correlation of the two eyes of a subject. It is a lower bound of a biomarker's reliability, since eyes also truly differ; a value near zero for a trait that should be "
-                       "symmetric points at noise of the masks.", block)  # fmt: skip
+    return page.figure(
+        "agreement",
+        "agreement",
+        "Agreement of right and left eye.",
+        "Intraclass correlation of the two eyes of a subject. It is a lower bound of a biomarker's reliability, since eyes also truly "
+        "differ; a value near zero for a trait that should be "
+        "symmetric points at noise of the masks.",
+        block,
+    )
 
 
 def correlation_matrix(study: Study, most: int, minimum: int) -> tuple[pd.DataFrame, np.ndarray | None] | None:
@@ -216,19 +288,34 @@ def _correlation(study: Study, page: Page, most: int, minimum: int) -> Markup:
     matrix, tree = found
     names = [str(n) for n in matrix.index]
     values = [None if np.isnan(v) else int(round(100 * v)) for v in matrix.to_numpy().ravel()]
-    block = {"labels": names, "families": [study.family_of(n) for n in names], "values": values, "tree": tree_lines(tree, matrix.attrs["leaves"]) if tree is not None else None}
+    block = {
+        "labels": names,
+        "families": [study.family_of(n) for n in names],
+        "values": values,
+        "tree": tree_lines(tree, matrix.attrs["leaves"]) if tree is not None else None,
+    }
     page.files["correlation"] = matrix.rename_axis("biomarker").reset_index()
     effective = study.table("effective_tests", "scope", "n_biomarkers", "m_eff")
     note = ""
     if effective is not None:
         row = effective[effective["scope"] == "all"]
         if len(row):
-            note = f" By Li and Ji's eigenvalue method the {count(row['n_biomarkers'].iloc[0])} biomarkers amount to {number(float(row['m_eff'].iloc[0]))} independent tests."
+            note = (
+                f" By Li and Ji's eigenvalue method the {count(row['n_biomarkers'].iloc[0])} biomarkers amount to "
+                f"{number(float(row['m_eff'].iloc[0]))} independent tests."
+            )
     total = study.table("correlation")
     every = len(pd.unique(pd.concat([total["biomarker_a"], total["biomarker_b"]])))
     cut = f" The {len(names)} of {every} biomarkers with most known correlations are shown." if every > len(names) else ""
-    return page.figure("correlation", "correlation", "Correlation of the biomarkers.",
-                       f"Spearman correlation over eyes, ordered by average-linkage clustering on 1 \u2212 |r| (tree above). Drag to zoom, hover for values.{note}{cut}", block, static="correlation")  # fmt: skip
+    return page.figure(
+        "correlation",
+        "correlation",
+        "Correlation of the biomarkers.",
+        "Spearman correlation over eyes, ordered by average-linkage clustering on 1 \u2212 |r| (tree above). Drag to zoom, hover for "
+        f"values.{note}{cut}",
+        block,
+        static="correlation",
+    )
 
 
 def failed_share(study: Study) -> str | None:

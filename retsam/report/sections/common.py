@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,12 @@ MEASURES: dict[str, tuple[str, str, bool, bool]] = {
 
 #: Correction behind `q` -> how it is called in print.
 CORRECTIONS = {
-    "bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli", "bonferroni": "Bonferroni", "holm": "Holm", "meff": "effective number of tests (Li-Ji)",
-}  # fmt: skip
+    "bh": "Benjamini-Hochberg",
+    "by": "Benjamini-Yekutieli",
+    "bonferroni": "Bonferroni",
+    "holm": "Holm",
+    "meff": "effective number of tests (Li-Ji)",
+}
 
 
 def method_name(study: Study) -> str:
@@ -45,7 +49,13 @@ def level(study: Study) -> str:
 def per(study: Study) -> str:
     """What estimates are per."""
     table = study.main("associations")
-    if table is not None and "scale" in table and len(table) and (table["scale"].dropna() == "per_unit").all() and table["scale"].notna().any():
+    if (
+        table is not None
+        and "scale" in table
+        and len(table)
+        and (table["scale"].dropna() == "per_unit").all()
+        and table["scale"].notna().any()
+    ):
         return "per unit"
     return "per SD"
 
@@ -55,7 +65,17 @@ def outcome_meta(study: Study) -> list[dict[str, Any]]:
     out = []
     for name in study.outcomes:
         measure, short, ratio, cases = MEASURES[study.outcome_type(name)]
-        out.append({"name": name, "type": study.outcome_type(name), "measure": measure, "short": short, "ratio": ratio, "cases": cases, "per": per(study)})
+        out.append(
+            {
+                "name": name,
+                "type": study.outcome_type(name),
+                "measure": measure,
+                "short": short,
+                "ratio": ratio,
+                "cases": cases,
+                "per": per(study),
+            }
+        )
     return out
 
 
@@ -93,6 +113,12 @@ def packed(table: pd.DataFrame, names: Mapping[str, str], p: Mapping[str, str] |
     for new, old in (p or {}).items():
         out[new] = logs(table[old]) if old in table else np.nan
     return pack(out)
+
+
+def family_order(study: Study, found: Iterable[str]) -> list[str]:
+    """Families that occur, in the order of the dictionary, so that colours stay the same from study to study and from page to print."""
+    known, there = list(dict.fromkeys(e.family for e in study.dictionary.values())), {str(f) for f in found}
+    return [f for f in known if f in there] + sorted(there - set(known))
 
 
 def higher(direction: str) -> str:

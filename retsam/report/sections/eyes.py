@@ -18,12 +18,33 @@ def gallery(study: Study, page: Page, config: ReportConfig, pictures: list[Pictu
     """Typical and extreme eyes, photograph and masks."""
     title = "Gallery: biology or artefact?"
     if not config.gallery:
-        return Section("gallery", title, join([not_shown("Gallery", "it is switched off in the configuration (`report.gallery`)."), _failed(study, page, config)]))
+        return Section(
+            "gallery",
+            title,
+            join([not_shown("Gallery", "it is switched off in the configuration (`report.gallery`)."), _failed(study, page, config)]),
+        )
     if not pictures:
-        return Section("gallery", title, join([not_shown("Gallery", "no eye has both masks and a readable photograph; the top of this page says why."), _failed(study, page, config)]))
-    text = paragraph("Before an association is believed, look at the eyes that carry it. Each biomarker below is shown at both of its ends; a lowest or highest value that comes from a wrong mask, a reflex "
-                     "or a blurred photograph is an artefact. Pictures are cut to the field of view and made smaller; click one to enlarge it. ", note)  # fmt: skip
-    switch = tag("label", join([Markup('<input type="checkbox" id="gallery-masks" checked>'), " show the masks beside each photograph"]), class_="switch")
+        return Section(
+            "gallery",
+            title,
+            join(
+                [
+                    not_shown("Gallery", "no eye has both masks and a readable photograph; the top of this page says why."),
+                    _failed(study, page, config),
+                ]
+            ),
+        )
+    text = paragraph(
+        "Before an association is believed, look at the eyes that carry it. Each biomarker below is shown at both of its ends; a "
+        "lowest or highest value that comes from a wrong mask, a reflex "
+        "or a blurred photograph is an artefact. Pictures are cut to the field of view and made smaller; click one to enlarge it. ",
+        note,
+    )
+    switch = tag(
+        "label",
+        join([Markup('<input type="checkbox" id="gallery-masks" checked>'), " show the masks beside each photograph"]),
+        class_="switch",
+    )
     legend = tag("ul", join(_swatch(t) for t in available), class_="swatches", aria_label="Colours of the masks")
     groups = []
     for name in dict.fromkeys(p.pick.group for p in pictures):
@@ -35,8 +56,13 @@ def gallery(study: Study, page: Page, config: ReportConfig, pictures: list[Pictu
             cards = join(_card(study, config, p, i) for i, p in enumerate(q for q in mine if q.pick.end == end))
             rows.append(join([tag("h4", end.capitalize()) if end else "", tag("div", cards, class_="eyes")]))
         groups.append(join([tag("h3", name), about, *rows]))
-    viewer = Markup('<dialog id="viewer" aria-label="Enlarged eye"><button type="button" class="close" aria-label="Close">\u2715</button><div class="viewer-body"></div></dialog>')
-    return Section("gallery", title, join([text, switch, legend, tag("div", join(groups), id="gallery"), viewer, _failed(study, page, config)]))
+    viewer = Markup(
+        '<dialog id="viewer" aria-label="Enlarged eye"><button type="button" class="close" aria-label="Close">\u2715</button><div '
+        'class="viewer-body"></div></dialog>'
+    )
+    return Section(
+        "gallery", title, join([text, switch, legend, tag("div", join(groups), id="eyes"), viewer, _failed(study, page, config)])
+    )
 
 
 def _swatch(target: str) -> Markup:
@@ -53,7 +79,9 @@ def _card(study: Study, config: ReportConfig, picture: Picture, index: int) -> M
         facts.append(f"{number(pick.value)}{' ' + study.unit_of(pick.biomarker) if study.unit_of(pick.biomarker) else ''}")
     facts += _labels(study, pick.image_id)
     photo = Markup('<img src="{}" alt="{}" decoding="async">').format(data_uri(picture.photograph), f"Photograph of {name}")
-    masks = Markup('<img src="{}" alt="{}" decoding="async" class="masks">').format(data_uri(picture.masks), f"Masks of {name} on the photograph")
+    masks = Markup('<img src="{}" alt="{}" decoding="async" class="masks">').format(
+        data_uri(picture.masks), f"Masks of {name} on the photograph"
+    )
     text = tag("span", join([tag("b", name), " ", ", ".join(facts)]), class_="eye-text")
     return tag("button", join([photo, masks, text]), type="button", class_="eye")
 
@@ -84,7 +112,11 @@ def failures(study: Study) -> pd.DataFrame | None:
             continue
         bad = table[(table["status"] == "failed") & (table["reason"].astype("string") != "duplicate")]
         detail = bad["detail"].astype("string") if "detail" in bad else pd.Series(pd.NA, index=bad.index, dtype="string")
-        pieces.append(pd.DataFrame({"image_id": bad["image_id"].astype("string"), "stage": name, "reason": bad["reason"].astype("string"), "detail": detail}))
+        pieces.append(
+            pd.DataFrame(
+                {"image_id": bad["image_id"].astype("string"), "stage": name, "reason": bad["reason"].astype("string"), "detail": detail}
+            )
+        )
     if not pieces:
         return None
     found = pd.concat(pieces, ignore_index=True)
@@ -102,4 +134,11 @@ def _failed(study: Study, page: Page, config: ReportConfig) -> Markup:
     shown = found.head(config.failed_listed)
     rows = [(r.image_id, r.stage, reader(str(r.reason)), r.detail if pd.notna(r.detail) else "") for r in shown.itertuples()]
     more = "" if len(shown) == len(found) else f" The first {len(shown)} of {len(found)} are listed; tables/report/failed.csv has all."
-    return page.table("failed", "Failed photographs.", f"Each is a row of the tables with its reason, and is counted in the flow.{more}", ("Photograph", "Stage", "Reason", "Detail"), rows, frame=found)
+    return page.table(
+        "failed",
+        "Failed photographs.",
+        f"Each is a row of the tables with its reason, and is counted in the flow.{more}",
+        ("Photograph", "Stage", "Reason", "Detail"),
+        rows,
+        frame=found,
+    )

@@ -25,8 +25,11 @@ def participants(study: Study, page: Page, minimum: int) -> Section:
     parts = [_diagram(shared_steps(flow)), _by_outcome(study, page, flow)]
     page.files["flow"] = flow.drop(columns=["plan"], errors="ignore")
     lead = paragraph(
-        "Unit of the counts is the photograph; subjects are in brackets. Each step is the step before less what was excluded, with the reasons beside it. "
-        "Counts of this diagram are exact, so that it can be checked; other counts of people below ", str(minimum), " are not shown in this report."
+        "Unit of the counts is the photograph; subjects are in brackets. Each step is the step before less what was excluded, with the "
+        "reasons beside it. "
+        "Counts of this diagram are exact, so that it can be checked; other counts of people below ",
+        str(minimum),
+        " are not shown in this report.",
     )
     return Section("flow", "Participants and flow", join([lead, *parts]))
 
@@ -45,7 +48,11 @@ def _diagram(steps: pd.DataFrame) -> Markup:
     for i, (_, row) in enumerate(steps.iterrows()):
         name = STAGES.get(row["stage"], (row["stage"], ""))[0]
         subjects = "" if pd.isna(row["n_subjects"]) else f" ({count(row['n_subjects'])} subjects)"
-        box = tag("div", join([tag("span", name, class_="flow-name"), tag("span", join([tag("b", count(row["n_images"])), subjects]), class_="flow-n")]), class_="flow-box")
+        box = tag(
+            "div",
+            join([tag("span", name, class_="flow-name"), tag("span", join([tag("b", count(row["n_images"])), subjects]), class_="flow-n")]),
+            class_="flow-box",
+        )
         out = "" if i == 0 else tag("div", _excluded(row), class_="flow-out" + ("" if row["n_excluded"] else " none"))
         boxes.append(tag("li", join([out, box])))
     return tag("ol", join(boxes), class_="flow", aria_label="Flow of photographs through the study")
@@ -61,8 +68,14 @@ def _by_outcome(study: Study, page: Page, flow: pd.DataFrame) -> Markup:
             rows.append((outcome, name, count(row["n_images"]), count(row["n_subjects"]), _excluded(row)))
     if not rows:
         return not_shown("Flow of each outcome", study.why_absent("flow"))
-    return page.table("flow_outcomes", "Photographs behind each outcome.", "The flow goes on from the last step above, for each outcome and covariate set.",
-                      ("Outcome", "Step", "Photographs", "Subjects", "Excluded"), rows, numeric=(2, 3))  # fmt: skip
+    return page.table(
+        "flow_outcomes",
+        "Photographs behind each outcome.",
+        "The flow goes on from the last step above, for each outcome and covariate set.",
+        ("Outcome", "Step", "Photographs", "Subjects", "Excluded"),
+        rows,
+        numeric=(2, 3),
+    )
 
 
 def characteristics(study: Study, page: Page, minimum: int) -> Section:
@@ -71,10 +84,13 @@ def characteristics(study: Study, page: Page, minimum: int) -> Section:
     if table is None:
         return Section("table1", "Characteristics", not_shown("Characteristics by outcome", study.why_absent("table1")))
     parts = []
-    for outcome in dict.fromkeys([o for o in study.outcomes if (table["outcome"] == o).any()] + table["outcome"].dropna().unique().tolist()):
+    for outcome in dict.fromkeys(
+        [o for o in study.outcomes if (table["outcome"] == o).any()] + table["outcome"].dropna().unique().tolist()
+    ):
         parts.append(_table1(page, table[table["outcome"] == outcome], str(outcome), minimum))
     lead = paragraph(
-        "Mean (SD) and median (quartiles) of continuous variables, count (share) of categories, by group of each outcome. SMD is the absolute standardised mean difference "
+        "Mean (SD) and median (quartiles) of continuous variables, count (share) of categories, by group of each outcome. SMD is the "
+        "absolute standardised mean difference "
         "between the groups (the largest pair where there are more than two); it does not grow with the sample as a p value does."
     )
     return Section("table1", "Characteristics", join([lead, *parts]))
@@ -84,7 +100,14 @@ def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Mark
     groups = [g for g in ("all", "controls", "cases") if (table["group"] == g).any()]
     groups += [g for g in table["group"].dropna().unique() if g not in groups]
     rows, plain = [], []
-    sizes = {g: _largest(table.loc[table["group"] == g, ["n", "n_missing"]].sum(axis=1, min_count=1) if "n_missing" in table else table.loc[table["group"] == g, "n"]) for g in groups}
+    sizes = {
+        g: _largest(
+            table.loc[table["group"] == g, ["n", "n_missing"]].sum(axis=1, min_count=1)
+            if "n_missing" in table
+            else table.loc[table["group"] == g, "n"]
+        )
+        for g in groups
+    }
     for variable, part in table.groupby("variable", sort=False, dropna=False):
         levels = part["level"].dropna().unique().tolist() if "level" in part else []
         if levels:
@@ -98,8 +121,16 @@ def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Mark
             rows.append((name, *row, smd_text if i == 0 else "", missing if i == 0 else ""))
     header = ["", *(f"{g} (n = {show_count(sizes[g], minimum)})" for g in groups), "SMD", "Missing"]
     plain = pd.DataFrame([[str(c) for c in r] for r in rows], columns=["variable", *header[1:]])
-    return page.table(f"table1_{outcome}", f"Characteristics by {outcome}.", "Rows are photographs of eyes: a subject counts once per eye.", header, rows,
-                      numeric=range(1, len(header)), frame=plain, sortable=False)  # fmt: skip
+    return page.table(
+        f"table1_{outcome}",
+        f"Characteristics by {outcome}.",
+        "Rows are photographs of eyes: a subject counts once per eye.",
+        header,
+        rows,
+        numeric=range(1, len(header)),
+        frame=plain,
+        sortable=False,
+    )
 
 
 def _largest(values: pd.Series) -> float:
@@ -168,7 +199,8 @@ def quality(study: Study, page: Page, minimum: int) -> Section:
         parts.append(not_shown("Quality by outcome", study.why_absent("quality_by_outcome")))
     parts.append(_reasons(study, page, minimum))
     lead = paragraph(
-        "A photograph that is rejected more often in cases than in controls biases what is left. The bars show the share of each grade in each group before exclusion."
+        "A photograph that is rejected more often in cases than in controls biases what is left. The bars show the share of each grade "
+        "in each group before exclusion."
     )
     return Section("quality", "Image quality and exclusions", join([lead, *parts]))
 
@@ -187,16 +219,39 @@ def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int
             for j, d in enumerate(grades):
                 shown = not hidden[i, j] and not small(total, minimum)
                 text = count(counts[i, j]) if shown else f"<{minimum}" if small(counts[i, j], minimum) else "not shown"
-                rows.append({"facet": outcome, "label": g, "series": d, "value": counts[i, j] / total if shown and total else np.nan, "text": text})
+                rows.append(
+                    {"facet": outcome, "label": g, "series": d, "value": counts[i, j] / total if shown and total else np.nan, "text": text}
+                )
                 line.append(f"{text} ({percent(counts[i, j] / total)})" if shown and total else text)
             cells.append(line)
     from retsam.report.html import pack
 
-    block = {"rows": pack(pd.DataFrame(rows)), "series": grades, "facets": list(dict.fromkeys(table["outcome"].dropna())), "facetLabel": "Outcome", "percent": True, "full": True,
-             "label": "Quality grades by outcome group", "xLabel": "share of the photographs of the group"}  # fmt: skip
-    figure = page.figure("quality", "bars", "Quality grades by outcome group.", "Shares of all photographs of the group, exclusions and failures included.", block, static="quality")
-    listed = page.table("quality", "Quality grades by outcome group.", "Counts of photographs and shares of the group.", ("Outcome", "Group", "Photographs", *grades), cells,
-                        numeric=range(2, 3 + len(grades)))  # fmt: skip
+    block = {
+        "rows": pack(pd.DataFrame(rows)),
+        "series": grades,
+        "facets": list(dict.fromkeys(table["outcome"].dropna())),
+        "facetLabel": "Outcome",
+        "percent": True,
+        "full": True,
+        "label": "Quality grades by outcome group",
+        "xLabel": "share of the photographs of the group",
+    }
+    figure = page.figure(
+        "quality",
+        "bars",
+        "Quality grades by outcome group.",
+        "Shares of all photographs of the group, exclusions and failures included.",
+        block,
+        static="quality",
+    )
+    listed = page.table(
+        "quality",
+        "Quality grades by outcome group.",
+        "Counts of photographs and shares of the group.",
+        ("Outcome", "Group", "Photographs", *grades),
+        cells,
+        numeric=range(2, 3 + len(grades)),
+    )
     return figure + listed
 
 
@@ -207,7 +262,9 @@ def _reasons(study: Study, page: Page, minimum: int) -> Markup:
     pieces = []
     unread = cohort.loc[cohort["status"] != "ok", ["image_id", "reason"]].assign(step="cohort")
     if "status" in quality_table:
-        failed = quality_table.loc[(quality_table["status"] == "failed") & ~quality_table["image_id"].isin(unread["image_id"]), ["image_id", "reason"]]
+        failed = quality_table.loc[
+            (quality_table["status"] == "failed") & ~quality_table["image_id"].isin(unread["image_id"]), ["image_id", "reason"]
+        ]
         pieces.append(failed.assign(step="quality"))
     if "reasons" in quality_table:
         graded = quality_table.loc[quality_table["grade"].isin(["usable", "reject"]), ["image_id", "reasons", "grade"]]
@@ -217,8 +274,19 @@ def _reasons(study: Study, page: Page, minimum: int) -> Markup:
     every = pd.concat([unread, *pieces])
     if every.empty:
         return paragraph("No photograph failed, and none was graded below gradable.")
-    counts = every.groupby(["step", every["reason"].astype("string").fillna("unknown")], observed=True)["image_id"].nunique().reset_index(name="n").sort_values("n", ascending=False)
+    counts = (
+        every.groupby(["step", every["reason"].astype("string").fillna("unknown")], observed=True)["image_id"]
+        .nunique()
+        .reset_index(name="n")
+        .sort_values("n", ascending=False)
+    )
     total = len(cohort)
     rows = [(r.step, reader(str(r.reason)), count(r.n), percent(r.n / total)) for r in counts.itertuples()]
-    return page.table("quality_reasons", "Reasons of failures and of grades below gradable.", "A photograph may have several reasons. Shares are of all photographs found.",
-                      ("Where", "Reason", "Photographs", "Share"), rows, numeric=(2, 3))  # fmt: skip
+    return page.table(
+        "quality_reasons",
+        "Reasons of failures and of grades below gradable.",
+        "A photograph may have several reasons. Shares are of all photographs found.",
+        ("Where", "Reason", "Photographs", "Share"),
+        rows,
+        numeric=(2, 3),
+    )

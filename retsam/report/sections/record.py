@@ -28,12 +28,22 @@ def summary(study: Study, minimum: int) -> Section:
     flow = flow_table(study)
     if flow is not None and len(shared := shared_steps(flow)):
         first, last = shared.iloc[0], shared.iloc[-1]
-        facts = [("photographs", count(first["n_images"])), ("subjects", count(first["n_subjects"])), ("measured", count(last["n_images"])), ("biomarkers", count(len(study.biomarker_names)))]
+        facts = [
+            ("photographs", count(first["n_images"])),
+            ("subjects", count(first["n_subjects"])),
+            ("measured", count(last["n_images"])),
+            ("biomarkers", count(len(study.biomarker_names))),
+        ]
         parts.append(tag("dl", join(tag("div", tag("dt", k) + tag("dd", v)) for k, v in facts), class_="facts"))
     lines = [_outcome_line(study, row, minimum) for row in summary_counts(study, minimum)]
     if lines:
         parts.append(listing(lines))
-        parts.append(paragraph(f"Counts of tests refer to the covariate set {set_label(study, study.primary_set) if study.primary_set else '–'}. The strongest association is named because its p is smallest, not because it matters most."))
+        parts.append(
+            paragraph(
+                f"Counts of tests refer to the covariate set {set_label(study, study.primary_set) if study.primary_set else '–'}. The "
+                "strongest association is named because its p is smallest, not because it matters most."
+            )
+        )
     return Section("summary", "Summary", join(parts) if parts else not_shown("Summary", "the tables that it is made from are missing."))
 
 
@@ -42,17 +52,28 @@ def _outcome_line(study: Study, row: Mapping[str, Any], minimum: int) -> Markup:
     if not row["tests"]:
         return join([tag("b", outcome), ": no test in the table of associations."])
     text = f": {count(row['estimated'])} of {count(row['tests'])} tests gave an estimate"
-    cases = f" (up to {count(row['n'])} eyes" + (f", {show_count(row['cases'], minimum)} cases" if pd.notna(row["cases"]) else "") + ")" if row["estimated"] else ""
+    cases = (
+        f" (up to {count(row['n'])} eyes" + (f", {show_count(row['cases'], minimum)} cases" if pd.notna(row["cases"]) else "") + ")"
+        if row["estimated"]
+        else ""
+    )
     if row["best"] is None:
         reasons = ", ".join(f"{reader(str(k))} {v}" for k, v in list(row["reasons"].items())[:4])
         return join([tag("b", outcome), text, cases, f"; reasons: {reasons}."])
     best = row["best"]
     short = MEASURES[study.outcome_type(outcome)][1]
     said = estimate_text(float(best["estimate"]), _number(best["ci_low"]), _number(best["ci_high"]), is_ratio(study, outcome))
-    return join([
-        tag("b", outcome), text, cases, f"; {count(row['bonferroni'])} pass Bonferroni at {alpha(study):g}, {count(row['q'])} have q \u2264 {alpha(study):g} ({method_name(study)}). Smallest p: ",
-        tag("code", best["biomarker"]), f", {short} {per(study)} {said} ({level(study)} % CI), p = {p_text(best['neg_log10_p'])}, q = {q_text(best['q'])}.",
-    ])  # fmt: skip
+    return join(
+        [
+            tag("b", outcome),
+            text,
+            cases,
+            f"; {count(row['bonferroni'])} pass Bonferroni at {alpha(study):g}, {count(row['q'])} have q \u2264 {alpha(study):g} "
+            f"({method_name(study)}). Smallest p: ",
+            tag("code", best["biomarker"]),
+            f", {short} {per(study)} {said} ({level(study)} % CI), p = {p_text(best['neg_log10_p'])}, q = {q_text(best['q'])}.",
+        ]
+    )
 
 
 def _number(value: Any) -> float:
@@ -63,24 +84,49 @@ def heads_section(page: Page, heads: list[Head], known: bool) -> Section:
     """Status of every head."""
     title = "Status of the segmentation heads"
     words = {"supervised": "supervised", "weak": "weak", "not_available": "not available"}
-    rows = [(reader(h.target), h.category, tag("span", words.get(h.status, h.status), class_=f"status {h.status}"), "; ".join(h.scores) or ("not scored" if h.status != "not_available" else "")) for h in heads]
-    frame = pd.DataFrame([{"target": h.target, "category": h.category, "task": h.task, "status": h.status, "scores": "; ".join(h.scores)} for h in heads])
+    rows = [
+        (
+            reader(h.target),
+            h.category,
+            tag("span", words.get(h.status, h.status), class_=f"status {h.status}"),
+            "; ".join(h.scores) or ("not scored" if h.status != "not_available" else ""),
+        )
+        for h in heads
+    ]
+    frame = pd.DataFrame(
+        [{"target": h.target, "category": h.category, "task": h.task, "status": h.status, "scores": "; ".join(h.scores)} for h in heads]
+    )
     n = pd.Series([h.status for h in heads]).value_counts()
     text = paragraph(
-        f"{n.get('supervised', 0)} targets were learned from pixel masks (supervised), {n.get('weak', 0)} from image-level labels or synthetic masks (weak), and {n.get('not_available', 0)} are in the taxonomy "
+        f"{n.get('supervised', 0)} targets were learned from pixel masks (supervised), {n.get('weak', 0)} from image-level labels or "
+        f"synthetic masks (weak), and {n.get('not_available', 0)} are in the taxonomy "
         "but not in these weights (not available): nothing is known of them here, which is not the same as none being there.",
         "" if known else " The study has no readable mask store, so the status is that of the model card.",
-    )  # fmt: skip
-    table = page.table("heads", "Heads and their scores.", "Scores are those of the model card, with the data they were measured on; on another camera they may be lower.", ("Target", "Category", "Status", "Scores"), rows, frame=frame)
+    )
+    table = page.table(
+        "heads",
+        "Heads and their scores.",
+        "Scores are those of the model card, with the data they were measured on; on another camera they may be lower.",
+        ("Target", "Category", "Status", "Scores"),
+        rows,
+        frame=frame,
+    )
     return Section("heads", title, text + table)
 
 
 def methods_section(study: Study, attributes: Mapping[str, Any]) -> Section:
     """The methods paragraph."""
     texts, cited = sentences(study, attributes)
-    body = tag("div", join(join(paragraph(p) for p in t.split("\n\n")) for t in texts) + listing([REFERENCES[k] for k in cited], ordered=True), id="methods-text", class_="methods")
+    body = tag(
+        "div",
+        join(join(paragraph(p) for p in t.split("\n\n")) for t in texts) + listing([REFERENCES[k] for k in cited], ordered=True),
+        id="methods-text",
+        class_="methods",
+    )
     button = tag("button", "Copy the text", type="button", data_copy="methods-text")
-    return Section("methods", "Methods", join([paragraph("Made from the settings and versions of this study, to be pasted and edited."), body, button]))
+    return Section(
+        "methods", "Methods", join([paragraph("Made from the settings and versions of this study, to be pasted and edited."), body, button])
+    )
 
 
 def strobe_section(page: Page, titles: Mapping[str, str], shown: Collection[str]) -> Section:
@@ -90,9 +136,26 @@ def strobe_section(page: Page, titles: Mapping[str, str], shown: Collection[str]
         links = [tag("a", titles[s], href=f"#{s}") for s in item.sections if s in titles]
         where = Markup(", ").join(links) if links else "\u2013"
         rows.append((item.number, item.topic, item.recommendation, strobe.state(item, shown), where, item.authors))
-        plain.append((item.number, item.topic, item.recommendation, strobe.state(item, shown), ", ".join(titles.get(s, s) for s in item.sections), item.authors))
+        plain.append(
+            (
+                item.number,
+                item.topic,
+                item.recommendation,
+                strobe.state(item, shown),
+                ", ".join(titles.get(s, s) for s in item.sections),
+                item.authors,
+            )
+        )
     header = ("Item", "Topic", "Recommendation", "State", "Where", "Left to the authors")
-    body = page.table("strobe", "STROBE checklist.", "Recommendations are shortened. A report made by a program can fill in numbers, not reasons.", header, rows, frame=pd.DataFrame(plain, columns=header), sortable=False)
+    body = page.table(
+        "strobe",
+        "STROBE checklist.",
+        "Recommendations are shortened. A report made by a program can fill in numbers, not reasons.",
+        header,
+        rows,
+        frame=pd.DataFrame(plain, columns=header),
+        sortable=False,
+    )
     return Section("strobe", "STROBE checklist", body)
 
 
@@ -102,22 +165,63 @@ def provenance_section(study: Study, page: Page, attributes: Mapping[str, Any], 
     parts = []
     revision = ((record or {}).get("retsam") or {}).get("commit")
     facts = [
-        ("Report made", when), ("retsam", __version__ + (f" ({revision[:12]})" if revision else "")), ("Study", str(settings.get("study", ""))),
-        ("Settings (SHA-256)", str(((record or {}).get("config") or {}).get("sha256", "\u2013"))), ("Analysis plan", str(study.results_plan.get("plan_sha256") or study.results_plan.get("sha256") or _plan_hash(study))),
-        ("Model", f"{attributes.get('model', '–')}, weights SHA-256 {attributes.get('weights_sha256', '–')}"), ("Mask stores", count(len(study.stores))),
+        ("Report made", when),
+        ("retsam", __version__ + (f" ({revision[:12]})" if revision else "")),
+        ("Study", str(settings.get("study", ""))),
+        ("Settings (SHA-256)", str(((record or {}).get("config") or {}).get("sha256", "\u2013"))),
+        ("Analysis plan", str(study.results_plan.get("plan_sha256") or study.results_plan.get("sha256") or _plan_hash(study))),
+        ("Model", f"{attributes.get('model', '–')}, weights SHA-256 {attributes.get('weights_sha256', '–')}"),
+        ("Mask stores", count(len(study.stores))),
         ("Python and platform", f"{(record or {}).get('python', '–')}, {(record or {}).get('platform', '–')}"),
-    ]  # fmt: skip
-    parts.append(tag("div", table_html(("", ""), facts, sortable=False), class_="scroll", tabindex="0", role="region", aria_label="Provenance"))
+    ]
+    parts.append(
+        tag("div", table_html(("", ""), facts, sortable=False), class_="scroll", tabindex="0", role="region", aria_label="Provenance")
+    )
     if record is None:
-        parts.append(not_shown("Record of the run", "provenance.json does not exist: the report was made outside the workflow, and versions are those installed when it was made."))
+        parts.append(
+            not_shown(
+                "Record of the run",
+                "provenance.json does not exist: the report was made outside the workflow, and versions are those installed when it "
+                "was made.",
+            )
+        )
     stages = (record or {}).get("stages")
     if isinstance(stages, Mapping) and stages:
-        rows = [(k, count(v.get("jobs")), f"{v.get('seconds') or 0:.1f}", f"{v.get('longest_job_seconds') or 0:.1f}", "\u2013" if v.get("peak_rss_mb") is None else f"{v['peak_rss_mb']:.0f}") for k, v in stages.items()]
-        parts.append(page.table("stages", "Jobs of the run.", "Wall-clock seconds and peak memory, from the workflow's benchmarks.", ("Stage", "Jobs", "Seconds", "Longest job", "Peak MB"), rows, numeric=(1, 2, 3, 4)))
+        rows = [
+            (
+                k,
+                count(v.get("jobs")),
+                f"{v.get('seconds') or 0:.1f}",
+                f"{v.get('longest_job_seconds') or 0:.1f}",
+                "\u2013" if v.get("peak_rss_mb") is None else f"{v['peak_rss_mb']:.0f}",
+            )
+            for k, v in stages.items()
+        ]
+        parts.append(
+            page.table(
+                "stages",
+                "Jobs of the run.",
+                "Wall-clock seconds and peak memory, from the workflow's benchmarks.",
+                ("Stage", "Jobs", "Seconds", "Longest job", "Peak MB"),
+                rows,
+                numeric=(1, 2, 3, 4),
+            )
+        )
     packages = table_html(("Package", "Version"), list(package_versions(study).items()), sortable=False)
     parts.append(tag("details", tag("summary", "Versions of packages") + packages))
-    parts.append(tag("details", tag("summary", "Settings of this study, the analysis plan included") + tag("pre", json.dumps(settings, indent=1, ensure_ascii=False, default=str))))
-    parts.append(paragraph("The tables beside this report in tables/ are complete and have no small cells suppressed; those in tables/report/ are the ones shown here and may travel with it."))
+    parts.append(
+        tag(
+            "details",
+            tag("summary", "Settings of this study, the analysis plan included")
+            + tag("pre", json.dumps(settings, indent=1, ensure_ascii=False, default=str)),
+        )
+    )
+    parts.append(
+        paragraph(
+            "The tables beside this report in tables/ are complete and have no small cells suppressed; those in tables/report/ are the "
+            "ones shown here and may travel with it."
+        )
+    )
     return Section("provenance", "Provenance", join(parts))
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import hide_fits, show_count
-from retsam.report.html import count, join, number, p_text, paragraph, percent, tag
+from retsam.report.disclosure import hide_fits
+from retsam.report.html import join, paragraph
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import blank
 from retsam.report.sections.biomarkers import ranking
-from retsam.report.sections.common import level, meta, packed, reader
-from retsam.report.study import Problem, Study
+from retsam.report.sections.common import meta, packed, reader
+from retsam.report.study import Study
 
 KEY = ("outcome", "biomarker", "covariate_set")
 
 ANALYSES = {
-    "primary": "primary model", "gradable_only": "gradable photographs only", "imputed": "missing covariates imputed", "independence": "working independence",
-    "mixed_model": "mixed model", "one_eye": "one eye a subject, at random", "winsorised": "biomarker winsorised", "rank_inverse_normal": "biomarker rank-inverse-normal",
+    "primary": "primary model",
+    "gradable_only": "gradable photographs only",
+    "imputed": "missing covariates imputed",
+    "independence": "working independence",
+    "mixed_model": "mixed model",
+    "one_eye": "one eye a subject, at random",
+    "winsorised": "biomarker winsorised",
+    "rank_inverse_normal": "biomarker rank-inverse-normal",
     "untrained_subjects": "subjects no head was trained on",
-}  # fmt: skip
+}
+
+
+def analysis_label(analysis: str) -> str:
+    """An analysis of the sensitivity table in words."""
+    left_out = str(analysis).removeprefix("without:")
+    return f"without {left_out}" if left_out != analysis else ANALYSES.get(analysis, reader(str(analysis)))
 
 
 def strongest_first(study: Study, table: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +48,26 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
     spline = study.table("shape_spline", *KEY, "x", "estimate")
     if quintiles is None and spline is None:
         return Section("shape", title, not_shown("Dose-response curves", study.why_absent("shape_quintiles")))
-    empty = pd.DataFrame(columns=[*KEY, "x", "estimate", "ci_low", "ci_high", "quintile", "low", "high", "median", "n", "n_cases", "note", "p_overall", "p_nonlinear", "p_trend", "q_nonlinear"])
+    empty = pd.DataFrame(
+        columns=[
+            *KEY,
+            "x",
+            "estimate",
+            "ci_low",
+            "ci_high",
+            "quintile",
+            "low",
+            "high",
+            "median",
+            "n",
+            "n_cases",
+            "note",
+            "p_overall",
+            "p_nonlinear",
+            "p_trend",
+            "q_nonlinear",
+        ]
+    )
     quintiles = empty.copy() if quintiles is None else quintiles.copy()
     if len(quintiles):
         quintiles["hidden"] = hide_fits(quintiles, minimum, KEY)
@@ -47,23 +77,54 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
     names = set(map(str, pd.concat([quintiles["biomarker"], spline["biomarker"]]).unique()))
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
-        "quintiles": packed(quintiles, {**who, "quintile": "quintile", "low": "low", "high": "high", "median": "median", "n": "n", "cases": "n_cases", "est": "estimate", "lo": "ci_low", "hi": "ci_high"}),
+        "quintiles": packed(
+            quintiles,
+            {
+                **who,
+                "quintile": "quintile",
+                "low": "low",
+                "high": "high",
+                "median": "median",
+                "n": "n",
+                "cases": "n_cases",
+                "est": "estimate",
+                "lo": "ci_low",
+                "hi": "ci_high",
+            },
+        ),
         "spline": packed(spline, {**who, "x": "x", "est": "estimate", "lo": "ci_low", "hi": "ci_high"}),
-        "tests": packed(tests, {**who, "n": "n", "cases": "n_cases", "note": "note"},
-                        {"nlp_overall": "p_overall", "nlp_nonlinear": "p_nonlinear", "nlp_trend": "p_trend", "nlq_nonlinear": "q_nonlinear"}),
+        "tests": packed(
+            tests,
+            {**who, "n": "n", "cases": "n_cases", "note": "note"},
+            {"nlp_overall": "p_overall", "nlp_nonlinear": "p_nonlinear", "nlp_trend": "p_trend", "nlq_nonlinear": "q_nonlinear"},
+        ),
         "meta": meta(study, units={b: study.unit_of(b) for b in names if study.unit_of(b)}),
-    }  # fmt: skip
+    }
     page.files["shape_quintiles"] = quintiles.drop(columns=["plan"], errors="ignore")
-    text = paragraph("A single number per SD hides thresholds and U shapes. The curve makes no assumption of linearity; the quintiles make none of smoothness.")
-    figure = page.figure("shape", "shape", "Dose-response.", "Restricted cubic spline against the median eye, with its confidence band, and quintiles, which are estimated against the lowest one and drawn "
-                         "from the height of the curve there.", block, static="dose_response")  # fmt: skip
+    text = paragraph(
+        "A single number per SD hides thresholds and U shapes. The curve makes no assumption of linearity; the quintiles make none of "
+        "smoothness."
+    )
+    figure = page.figure(
+        "shape",
+        "shape",
+        "Dose-response.",
+        "Restricted cubic spline against the median eye, with its confidence band, and quintiles, which are estimated against the "
+        "lowest one and drawn "
+        "from the height of the curve there.",
+        block,
+        static="dose_response",
+    )
     return Section("shape", title, text + figure)
 
 
 def subgroups(study: Study, page: Page, minimum: int) -> Section:
     """Subgroups with interaction tests, and sensitivity analyses."""
     parts = [_subgroups(study, page, minimum), _sensitivity(study, page, minimum), _replication(study, page, minimum)]
-    text = paragraph("An association that holds only in one site, one sex or one choice of model deserves less trust. Subgroups are compared by their interaction test, not by which of them has the smaller p.")
+    text = paragraph(
+        "An association that holds only in one site, one sex or one choice of model deserves less trust. Subgroups are compared by "
+        "their interaction test, not by which of them has the smaller p."
+    )
     return Section("robustness", "Subgroups, sensitivity and replication", text + join(parts))
 
 
@@ -95,12 +156,33 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
     rows = strongest_first(study, rows)
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
-        "rows": packed(rows, {**who, "subgroup": "subgroup", "variable": "variable", "n": "n", "cases": "n_cases", "est": "estimate", "lo": "ci_low", "hi": "ci_high", "nlp": "neg_log10_p", "note": "note"}),
+        "rows": packed(
+            rows,
+            {
+                **who,
+                "subgroup": "subgroup",
+                "variable": "variable",
+                "n": "n",
+                "cases": "n_cases",
+                "est": "estimate",
+                "lo": "ci_low",
+                "hi": "ci_high",
+                "nlp": "neg_log10_p",
+                "note": "note",
+            },
+        ),
         "tests": packed(tests, {**who, "variable": "subgroup_variable"}, {"nlp": "p", "nlq": "q"}),
         "meta": meta(study),
-    }  # fmt: skip
+    }
     page.files["subgroups"] = rows.drop(columns=["plan"], errors="ignore")
-    return page.figure("subgroups", "subgroups", "Subgroups.", "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table).", block, static="subgroups")
+    return page.figure(
+        "subgroups",
+        "subgroups",
+        "Subgroups.",
+        "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table).",
+        block,
+        static="subgroups",
+    )
 
 
 def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
@@ -110,14 +192,37 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     table = strongest_first(study, table).reset_index(drop=True)
     table["hidden"] = hide_fits(table, minimum, KEY, total_known=False)
     blank(table)
-    table["label"] = table["analysis"].map(lambda a: ANALYSES.get(a, f"without {a.removeprefix('without:')}" if str(a).startswith("without:") else reader(str(a))))
+    table["label"] = table["analysis"].map(analysis_label)
     block = {
-        "rows": packed(table, {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set", "analysis": "analysis", "label": "label", "n": "n", "cases": "n_cases", "est": "estimate", "lo": "ci_low", "hi": "ci_high",
-                               "nlp": "neg_log10_p", "note": "note"}),
+        "rows": packed(
+            table,
+            {
+                "outcome": "outcome",
+                "biomarker": "biomarker",
+                "set": "covariate_set",
+                "analysis": "analysis",
+                "label": "label",
+                "n": "n",
+                "cases": "n_cases",
+                "est": "estimate",
+                "lo": "ci_low",
+                "hi": "ci_high",
+                "nlp": "neg_log10_p",
+                "note": "note",
+            },
+        ),
         "meta": meta(study),
-    }  # fmt: skip
+    }
     page.files["sensitivity"] = table.drop(columns=["plan"], errors="ignore")
-    return page.figure("sensitivity", "sensitivity", "Sensitivity analyses.", "The same association under other choices: photographs, unit, working correlation, scale of the biomarker, missing values, sites left out one by one.", block, static="sensitivity")
+    return page.figure(
+        "sensitivity",
+        "sensitivity",
+        "Sensitivity analyses.",
+        "The same association under other choices: photographs, unit, working correlation, scale of the biomarker, missing values, "
+        "sites left out one by one.",
+        block,
+        static="sensitivity",
+    )
 
 
 def _replication(study: Study, page: Page, minimum: int) -> Markup:
@@ -125,10 +230,24 @@ def _replication(study: Study, page: Page, minimum: int) -> Markup:
     if table is None:
         return not_shown("Discovery and replication", study.why_absent("replication"))
     block = {
-        "rows": packed(table, {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set", "nd": "n_discovery", "nr": "n_replication", "d": "estimate_discovery", "r": "estimate_replication", "same": "same_direction",
-                               "replicated": "replicated", "i2": "i2"}, {"nlqd": "q_discovery", "nlpr": "p_replication"}),
+        "rows": packed(
+            table,
+            {
+                "outcome": "outcome",
+                "biomarker": "biomarker",
+                "set": "covariate_set",
+                "nd": "n_discovery",
+                "nr": "n_replication",
+                "d": "estimate_discovery",
+                "r": "estimate_replication",
+                "same": "same_direction",
+                "replicated": "replicated",
+                "i2": "i2",
+            },
+            {"nlqd": "q_discovery", "nlpr": "p_replication"},
+        ),
         "meta": meta(study),
-    }  # fmt: skip
+    }
     for name in ("same", "replicated"):
         column = block["rows"]["columns"][name]
         if isinstance(column, dict):
@@ -136,8 +255,15 @@ def _replication(study: Study, page: Page, minimum: int) -> Markup:
             block["rows"]["columns"][name] = [None if c < 0 else levels[c] for c in column["codes"]]
     split = ", ".join(map(str, table["split"].dropna().unique())) if "split" in table else ""
     page.files["replication"] = table.drop(columns=["plan"], errors="ignore")
-    return page.figure("replication", "replication", "Discovery and replication.", f"Estimates in two halves of the study{f', split by {split}' if split else ''}. Replicated: q under the level in the discovery part, and the same direction with p under the level in the other. "
-                       "Points on the diagonal agree.", block)  # fmt: skip
+    return page.figure(
+        "replication",
+        "replication",
+        "Discovery and replication.",
+        f"Estimates in two halves of the study{f', split by {split}' if split else ''}. Replicated: q under the level in the discovery "
+        "part, and the same direction with p under the level in the other. "
+        "Points on the diagonal agree.",
+        block,
+    )
 
 
 def measurement_error(study: Study, page: Page, minimum: int) -> Section:
@@ -146,114 +272,38 @@ def measurement_error(study: Study, page: Page, minimum: int) -> Section:
     title = "Measurement error"
     if table is None:
         return Section("error", title, not_shown("Measurement error", study.why_absent("measurement_error")))
-    names = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set", "rel": "reliability", "rel_lo": "reliability_low", "rel_hi": "reliability_high", "source": "reliability_source", "est": "estimate", "lo": "ci_low",
-             "hi": "ci_high", "est_rc": "estimate_rc", "lo_rc": "ci_low_rc", "hi_rc": "ci_high_rc", "est_sx": "estimate_simex", "lo_sx": "ci_low_simex", "hi_sx": "ci_high_simex", "note": "note"}  # fmt: skip
+    names = {
+        "outcome": "outcome",
+        "biomarker": "biomarker",
+        "set": "covariate_set",
+        "rel": "reliability",
+        "rel_lo": "reliability_low",
+        "rel_hi": "reliability_high",
+        "source": "reliability_source",
+        "est": "estimate",
+        "lo": "ci_low",
+        "hi": "ci_high",
+        "est_rc": "estimate_rc",
+        "lo_rc": "ci_low_rc",
+        "hi_rc": "ci_high_rc",
+        "est_sx": "estimate_simex",
+        "lo_sx": "ci_low_simex",
+        "hi_sx": "ci_high_simex",
+        "note": "note",
+    }
     table = strongest_first(study, table)
     block = {"rows": packed(table, names), "meta": meta(study)}
     page.files["measurement_error"] = table.drop(columns=["plan"], errors="ignore")
-    text = paragraph("A biomarker read off a predicted mask is noisy, and noise that has nothing to do with the outcome pulls an estimate towards none. The corrected estimates assume classical error; they stand beside the plain one, never in its place.")
-    figure = page.figure("error", "error", "Estimates as measured and corrected.", "Regression calibration and SIMEX, with the reliability that they use and where it comes from.", block, static="measurement_error")
+    text = paragraph(
+        "A biomarker read off a predicted mask is noisy, and noise that has nothing to do with the outcome pulls an estimate towards "
+        "none. The corrected estimates assume classical error; they stand beside the plain one, never in its place."
+    )
+    figure = page.figure(
+        "error",
+        "error",
+        "Estimates as measured and corrected.",
+        "Regression calibration and SIMEX, with the reliability that they use and where it comes from.",
+        block,
+        static="measurement_error",
+    )
     return Section("error", title, text + figure)
-
-
-def discrimination(study: Study, page: Page, minimum: int) -> Section:
-    """Cross-validated AUC, ROC and calibration."""
-    title = "Discrimination and calibration"
-    table = study.table("discrimination", "outcome", "predictors", "auc", "n", "n_cases")
-    if table is None:
-        return Section("discrimination", title, not_shown("Discrimination", study.why_absent("discrimination")))
-    table = table.copy()
-    table["hidden"] = hide_fits(table.assign(n=table["n"], n_cases=table["n_cases"]), minimum, ["outcome"], total_known=False)
-    table = table[~table["hidden"]]
-    kinds = list(dict.fromkeys(table["predictors"].dropna()))
-    several_sets = "covariate_set" in table and table["covariate_set"].nunique() > 1
-    table["label"] = [_predictors(r, several_sets) for _, r in table.iterrows()]
-    table["k"] = table["predictors"].map({k: i for i, k in enumerate(kinds)})
-    table["extra"] = [_delta(r) for _, r in table.iterrows()]
-    table["detail"] = [_detail(r) for _, r in table.iterrows()]
-    names = {"outcome": "outcome", "label": "label", "k": "k", "n": "n", "cases": "n_cases", "est": "auc", "lo": "ci_low", "hi": "ci_high", "extra": "extra", "detail": "detail", "note": "note"}
-    figure = page.figure("discrimination", "auc", "Cross-validated AUC.", "Folds are grouped by subject. The last column is the gain over the covariates alone. A line at 0.5 is chance.",
-                         {"rows": packed(table, names), "meta": meta(study, extra="gain (CI)")}, static="discrimination")  # fmt: skip
-    page.files["discrimination"] = table.drop(columns=["plan", "label", "k", "extra", "detail", "hidden"], errors="ignore")
-    parts = [figure]
-    roc = study.table("roc", "outcome", "predictors", "fpr", "tpr")
-    if roc is not None:
-        roc = roc.groupby(["outcome", "predictors"], group_keys=False, sort=False)[["outcome", "predictors", "fpr", "tpr"]].apply(_thin)
-        parts.append(page.figure("roc", "roc", "ROC curves.", "From the predictions for held-out folds.", {"rows": packed(roc, {"outcome": "outcome", "predictors": "predictors", "fpr": "fpr", "tpr": "tpr"}), "meta": meta(study)}))
-    calibration = study.table("calibration", "outcome", "predictors", "predicted", "observed")
-    if calibration is not None:
-        calibration = calibration[~((calibration["n"] > 0) & (calibration["n"] < minimum))] if "n" in calibration else calibration
-        block = {"rows": packed(calibration, {"outcome": "outcome", "predictors": "predictors", "n": "n", "predicted": "predicted", "observed": "observed", "lo": "ci_low", "hi": "ci_high"}), "meta": meta(study)}
-        parts.append(page.figure("calibration", "calibration", "Calibration.", "Predicted risk against the observed share, by bins of predicted risk; on the diagonal they agree.", block))
-    return Section("discrimination", title, join(parts))
-
-
-def _thin(curve: pd.DataFrame, points: int = 120) -> pd.DataFrame:
-    """Few enough points of a curve for the screen (a step of under 1 % is not visible), and too few to tell single eyes."""
-    curve = curve.sort_values(["fpr", "tpr"])
-    return curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))]
-
-
-def _predictors(row: pd.Series, several_sets: bool) -> str:
-    names = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
-    text = names.get(row["predictors"], str(row["predictors"]))
-    if isinstance(row.get("biomarker"), str):
-        text = {"biomarker": row["biomarker"], "covariates+biomarker": f"covariates + {row['biomarker']}"}.get(row["predictors"], text)
-    return f"{text} [{row['covariate_set']}]" if several_sets and isinstance(row.get("covariate_set"), str) else text
-
-
-def _delta(row: pd.Series) -> str:
-    if pd.isna(row.get("delta_auc", np.nan)):
-        return ""
-    signed = [f"{row[c]:+.3f}".replace("-", "\u2212") if pd.notna(row.get(c, np.nan)) else "\u2013" for c in ("delta_auc", "delta_low", "delta_high")]
-    return f"{signed[0]} ({signed[1]} to {signed[2]})"
-
-
-def _detail(row: pd.Series) -> str:
-    lines = [f"n = {count(row['n'])}, cases {count(row['n_cases'])}"]
-    if pd.notna(row.get("delta_p", np.nan)):
-        lines.append(f"p for the gain {p_text(-np.log10(max(row['delta_p'], 1e-300)))}")
-    for column, name in (("brier", "Brier score"), ("calibration_slope", "calibration slope"), ("calibration_intercept", "calibration intercept")):
-        if pd.notna(row.get(column, np.nan)):
-            lines.append(f"{name} {number(row[column])}")
-    return "\n".join(lines)
-
-
-def camera(study: Study, page: Page, minimum: int) -> Section:
-    """Does the camera alone predict an outcome; did heads learn from analysed subjects."""
-    return Section("camera", "Confounding by the camera, and circularity", join([_camera(study, page, minimum), _circularity(study, page, minimum)]))
-
-
-def _camera(study: Study, page: Page, minimum: int) -> Markup:
-    table = study.table("camera", "outcome", "predictors", "auc")
-    if table is None:
-        return not_shown("Camera check", study.why_absent("camera"))
-    table = table.copy()
-    table["hidden"] = hide_fits(table, minimum, ["outcome"], total_known=False) if {"n", "n_cases"} <= set(table) else False
-    table = table[~table["hidden"]]
-    table["warning"] = table["warning"].map(lambda v: str(v).lower() == "true") if "warning" in table else False
-    table["label"] = table["predictors"].map(reader) + np.where(table["warning"], " (warning)", "")
-    table["detail"] = ["columns: " + str(c) for c in table["columns"]] if "columns" in table else ""
-    warned = table[table["warning"]]
-    for outcome, part in warned.groupby("outcome"):
-        study.problems.append(Problem("warning", f"The camera alone predicts {outcome} (AUC up to {part['auc'].max():.2f} from {', '.join(part['predictors'].map(reader))}): its associations may be those of cameras, not of eyes."))
-    text = paragraph("If image size, source or quality alone predict a label, an association may be one of cameras and not of eyes. ",
-                     tag("b", f"{len(warned)} of {len(table)} checks warn." if len(warned) else f"None of the {len(table)} checks warns."))  # fmt: skip
-    names = {"outcome": "outcome", "label": "label", "n": "n", "cases": "n_cases", "est": "auc", "lo": "ci_low", "hi": "ci_high", "detail": "detail", "note": "note", "warning": "warning"}
-    page.files["camera"] = table.drop(columns=["plan", "label", "detail", "hidden"], errors="ignore")
-    return text + page.figure("camera", "auc", "How well the camera alone predicts each outcome.", f"Cross-validated AUC with {level(study)} % confidence interval. 0.5 is what an honest data set gives; triangles mark warnings.",
-                              {"rows": packed(table, names), "meta": meta(study)}, static="camera")  # fmt: skip
-
-
-def _circularity(study: Study, page: Page, minimum: int) -> Markup:
-    table = study.table("circularity", "biomarker", "heads", "circular")
-    if table is None:
-        return not_shown("Circularity", study.why_absent("circularity"))
-    flags = table["circular"].map(lambda v: str(v).lower() == "true")
-    if not flags.any():
-        return paragraph(tag("b", "Circularity. "), f"No biomarker's head learned from labels of analysed subjects ({len(table)} biomarkers checked).")
-    rows = [(r.biomarker, r.heads, count(getattr(r, "n_training_subjects", np.nan)), show_count(getattr(r, "n_overlap", np.nan), minimum), percent(getattr(r, "share", np.nan)), getattr(r, "note", "") if pd.notna(getattr(r, "note", pd.NA)) else "")
-            for r in table[flags].itertuples()]  # fmt: skip
-    return page.table("circularity", "Biomarkers whose head learned from analysed subjects.", "Their estimates are marked; the sensitivity analyses repeat them on other subjects where enough are left.",
-                      ("Biomarker", "Heads", "Subjects trained on", "Of these analysed", "Share of analysed", "Note"), rows, numeric=(2, 3, 4))  # fmt: skip
-

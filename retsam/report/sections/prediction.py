@@ -1,0 +1,214 @@
+"""How well biomarkers, and the camera alone, tell cases from controls; and what heads have seen of the analysed subjects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from retsam.report.disclosure import hide_fits, show_count
+from retsam.report.html import count, join, number, p_text, paragraph, percent, tag
+from retsam.report.page import Page, Section, not_shown
+from retsam.report.sections.common import level, meta, packed, reader
+from retsam.report.study import Problem, Study
+
+
+def discrimination(study: Study, page: Page, minimum: int) -> Section:
+    """Cross-validated AUC, ROC and calibration."""
+    title = "Discrimination and calibration"
+    table = study.table("discrimination", "outcome", "predictors", "auc", "n", "n_cases")
+    if table is None:
+        return Section("discrimination", title, not_shown("Discrimination", study.why_absent("discrimination")))
+    table = table.copy()
+    table["hidden"] = hide_fits(table.assign(n=table["n"], n_cases=table["n_cases"]), minimum, ["outcome"], total_known=False)
+    table = table[~table["hidden"]]
+    kinds = list(dict.fromkeys(table["predictors"].dropna()))
+    several_sets = "covariate_set" in table and table["covariate_set"].nunique() > 1
+    table["label"] = [_predictors(r, several_sets) for _, r in table.iterrows()]
+    table["k"] = table["predictors"].map({k: i for i, k in enumerate(kinds)})
+    table["extra"] = [_delta(r) for _, r in table.iterrows()]
+    table["detail"] = [_detail(r) for _, r in table.iterrows()]
+    names = {
+        "outcome": "outcome",
+        "label": "label",
+        "k": "k",
+        "n": "n",
+        "cases": "n_cases",
+        "est": "auc",
+        "lo": "ci_low",
+        "hi": "ci_high",
+        "extra": "extra",
+        "detail": "detail",
+        "note": "note",
+    }
+    figure = page.figure(
+        "discrimination",
+        "auc",
+        "Cross-validated AUC.",
+        "Folds are grouped by subject. The last column is the gain over the covariates alone. A line at 0.5 is chance.",
+        {"rows": packed(table, names), "meta": meta(study, extra="gain (CI)")},
+        static="discrimination",
+    )
+    page.files["discrimination"] = table.drop(columns=["plan", "label", "k", "extra", "detail", "hidden"], errors="ignore")
+    parts = [figure]
+    roc = study.table("roc", "outcome", "predictors", "fpr", "tpr")
+    if roc is not None:
+        roc = roc.groupby(["outcome", "predictors"], group_keys=False, sort=False)[["outcome", "predictors", "fpr", "tpr"]].apply(_thin)
+        parts.append(
+            page.figure(
+                "roc",
+                "roc",
+                "ROC curves.",
+                "From the predictions for held-out folds.",
+                {"rows": packed(roc, {"outcome": "outcome", "predictors": "predictors", "fpr": "fpr", "tpr": "tpr"}), "meta": meta(study)},
+            )
+        )
+    calibration = study.table("calibration", "outcome", "predictors", "predicted", "observed")
+    if calibration is not None:
+        calibration = calibration[~((calibration["n"] > 0) & (calibration["n"] < minimum))] if "n" in calibration else calibration
+        block = {
+            "rows": packed(
+                calibration,
+                {
+                    "outcome": "outcome",
+                    "predictors": "predictors",
+                    "n": "n",
+                    "predicted": "predicted",
+                    "observed": "observed",
+                    "lo": "ci_low",
+                    "hi": "ci_high",
+                },
+            ),
+            "meta": meta(study),
+        }
+        parts.append(
+            page.figure(
+                "calibration",
+                "calibration",
+                "Calibration.",
+                "Predicted risk against the observed share, by bins of predicted risk; on the diagonal they agree.",
+                block,
+            )
+        )
+    return Section("discrimination", title, join(parts))
+
+
+def _thin(curve: pd.DataFrame, points: int = 120) -> pd.DataFrame:
+    """Few enough points of a curve for the screen (a step of under 1 % is not visible), and too few to tell single eyes."""
+    curve = curve.sort_values(["fpr", "tpr"])
+    return curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))]
+
+
+def _predictors(row: pd.Series, several_sets: bool) -> str:
+    names = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
+    text = names.get(row["predictors"], str(row["predictors"]))
+    if isinstance(row.get("biomarker"), str):
+        text = {"biomarker": row["biomarker"], "covariates+biomarker": f"covariates + {row['biomarker']}"}.get(row["predictors"], text)
+    return f"{text} [{row['covariate_set']}]" if several_sets and isinstance(row.get("covariate_set"), str) else text
+
+
+def _delta(row: pd.Series) -> str:
+    if pd.isna(row.get("delta_auc", np.nan)):
+        return ""
+    signed = [
+        f"{row[c]:+.3f}".replace("-", "\u2212") if pd.notna(row.get(c, np.nan)) else "\u2013"
+        for c in ("delta_auc", "delta_low", "delta_high")
+    ]
+    return f"{signed[0]} ({signed[1]} to {signed[2]})"
+
+
+def _detail(row: pd.Series) -> str:
+    lines = [f"n = {count(row['n'])}, cases {count(row['n_cases'])}"]
+    if pd.notna(row.get("delta_p", np.nan)):
+        lines.append(f"p for the gain {p_text(-np.log10(max(row['delta_p'], 1e-300)))}")
+    for column, name in (
+        ("brier", "Brier score"),
+        ("calibration_slope", "calibration slope"),
+        ("calibration_intercept", "calibration intercept"),
+    ):
+        if pd.notna(row.get(column, np.nan)):
+            lines.append(f"{name} {number(row[column])}")
+    return "\n".join(lines)
+
+
+def camera(study: Study, page: Page, minimum: int) -> Section:
+    """Does the camera alone predict an outcome; did heads learn from analysed subjects."""
+    return Section(
+        "camera", "Confounding by the camera, and circularity", join([_camera(study, page, minimum), _circularity(study, page, minimum)])
+    )
+
+
+def _camera(study: Study, page: Page, minimum: int) -> Markup:
+    table = study.table("camera", "outcome", "predictors", "auc")
+    if table is None:
+        return not_shown("Camera check", study.why_absent("camera"))
+    table = table.copy()
+    table["hidden"] = hide_fits(table, minimum, ["outcome"], total_known=False) if {"n", "n_cases"} <= set(table) else False
+    table = table[~table["hidden"]]
+    table["warning"] = table["warning"].map(lambda v: str(v).lower() == "true") if "warning" in table else False
+    table["label"] = table["predictors"].map(reader) + np.where(table["warning"], " (warning)", "")
+    table["detail"] = ["columns: " + str(c) for c in table["columns"]] if "columns" in table else ""
+    warned = table[table["warning"]]
+    for outcome, part in warned.groupby("outcome"):
+        study.problems.append(
+            Problem(
+                "warning",
+                f"The camera alone predicts {outcome} (AUC up to {part['auc'].max():.2f} from "
+                f"{', '.join(part['predictors'].map(reader))}): its associations may be those of cameras, not of eyes.",
+            )
+        )
+    text = paragraph(
+        "If image size, source or quality alone predict a label, an association may be one of cameras and not of eyes. ",
+        tag("b", f"{len(warned)} of {len(table)} checks warn." if len(warned) else f"None of the {len(table)} checks warns."),
+    )
+    names = {
+        "outcome": "outcome",
+        "label": "label",
+        "n": "n",
+        "cases": "n_cases",
+        "est": "auc",
+        "lo": "ci_low",
+        "hi": "ci_high",
+        "detail": "detail",
+        "note": "note",
+        "warning": "warning",
+    }
+    page.files["camera"] = table.drop(columns=["plan", "label", "detail", "hidden"], errors="ignore")
+    return text + page.figure(
+        "camera",
+        "auc",
+        "How well the camera alone predicts each outcome.",
+        f"Cross-validated AUC with {level(study)} % confidence interval. 0.5 is what an honest data set gives; triangles mark warnings.",
+        {"rows": packed(table, names), "meta": meta(study)},
+        static="camera",
+    )
+
+
+def _circularity(study: Study, page: Page, minimum: int) -> Markup:
+    table = study.table("circularity", "biomarker", "heads", "circular")
+    if table is None:
+        return not_shown("Circularity", study.why_absent("circularity"))
+    flags = table["circular"].map(lambda v: str(v).lower() == "true")
+    if not flags.any():
+        return paragraph(
+            tag("b", "Circularity. "), f"No biomarker's head learned from labels of analysed subjects ({len(table)} biomarkers checked)."
+        )
+    rows = [
+        (
+            r.biomarker,
+            r.heads,
+            count(getattr(r, "n_training_subjects", np.nan)),
+            show_count(getattr(r, "n_overlap", np.nan), minimum),
+            percent(getattr(r, "share", np.nan)),
+            getattr(r, "note", "") if pd.notna(getattr(r, "note", pd.NA)) else "",
+        )
+        for r in table[flags].itertuples()
+    ]
+    return page.table(
+        "circularity",
+        "Biomarkers whose head learned from analysed subjects.",
+        "Their estimates are marked; the sensitivity analyses repeat them on other subjects where enough are left.",
+        ("Biomarker", "Heads", "Subjects trained on", "Of these analysed", "Share of analysed", "Note"),
+        rows,
+        numeric=(2, 3, 4),
+    )
