@@ -389,7 +389,7 @@ def plane(dataset: xr.Dataset, target: str) -> xr.DataArray:
 
 
 def read_masks(path: str | Path, image_ids: Iterable[str] | None = None) -> Iterator[Masks | Failure]:
-    """Read one store image by image, some at a time in memory.
+    """Read one store image by image, one at a time in memory.
 
     Parameters
     ----------
@@ -416,11 +416,9 @@ def read_masks(path: str | Path, image_ids: Iterable[str] | None = None) -> Iter
     status = dict(root.attrs["target_status"])
     side = int(root.attrs["frame_side"])
     groups = {name: root[name] for name in plane_targets(status)}
-    for start in range(0, len(rows), BLOCK // 2):
-        block = list(rows[start : start + BLOCK // 2])
-        bits = {name: array.oindex[block] for name, array in groups.items()} if any(columns["status"][i] == "ok" for i in block) else {}
-        for position, i in enumerate(block):
-            yield _row(columns, i, {name: values[position] for name, values in bits.items()}, status, side)
+    for i in rows:  # one inner chunk at a time; a list of rows as index is ten times slower
+        bits = {name: array[i] for name, array in groups.items()} if columns["status"][i] == "ok" else {}
+        yield _row(columns, i, bits, status, side)
 
 
 def _row(columns: dict[str, np.ndarray], i: int, bits: dict[str, np.ndarray], status: dict[str, str], side: int) -> Masks | Failure:
