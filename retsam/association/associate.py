@@ -118,6 +118,7 @@ def analyse(
     seed: int = 0,
     dictionary: Mapping[str, Known] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    further: bool = True,
 ) -> Analysis:
     """Carry out the whole plan.
 
@@ -132,6 +133,8 @@ def analyse(
         Biomarkers by name; retsam's own if left out.
     progress : callable, optional
         Called with a stage's name, the number of steps done and their total.
+    further : bool
+        Also describe the sample and run the further analyses; off, the result has the main table and the flow only.
 
     Returns
     -------
@@ -174,6 +177,8 @@ def analyse(
 
     add("flow", pd.DataFrame([*sample.flow, *problems.flow()]))
     add("circularity", circles)
+    if not further:
+        return analysis
     _describe(add, config, problems, exposures, (rho, shared))
     _deepen(add, config, problems, exposures, table, biomarkers, untrained if circular else None, seed, progress)
     return analysis

@@ -280,7 +280,11 @@ def agreement(frame: pd.DataFrame, exposures: Sequence[Exposure], level: float) 
     return pd.DataFrame(rows)
 
 
-def correlations(names: Sequence[str], rho: np.ndarray, n: np.ndarray, families: Sequence[str], alpha: float, keep: float = 0.0):
+#: Most biomarkers in the correlation table: pairs grow with the square.
+MOST_CORRELATED = 300
+
+
+def correlations(names: Sequence[str], rho: np.ndarray, n: np.ndarray, families: Sequence[str], alpha: float, most: int = MOST_CORRELATED):
     """Correlation table, the order of its clustered heat map, and the effective number of tests.
 
     Parameters
@@ -291,27 +295,28 @@ def correlations(names: Sequence[str], rho: np.ndarray, n: np.ndarray, families:
     families : sequence of str
     alpha : float
         Error rate that the thresholds refer to.
-    keep : float
-        Smallest absolute correlation that is listed.
+    most : int
+        Biomarkers whose pairs are listed and ordered: those with the fewest missing values. The effective number of tests counts all.
 
     Returns
     -------
     pairs, order, effective : DataFrame
     """
-    upper = np.triu_indices(len(names), 1)
-    listed = np.abs(rho[upper]) >= keep
     labels = np.array(names, dtype=object)
-    pairs = pd.DataFrame(
-        {"biomarker_a": labels[upper[0][listed]], "biomarker_b": labels[upper[1][listed]], "rho": rho[upper][listed], "n": n[upper][listed]}
-    )
-    if len(names) > 2:
-        distance = 1 - np.abs(np.where(np.isfinite(rho), rho, 0.0))
+    # biomarkers that vary at all, the most complete first, then in their own order again
+    varying = np.flatnonzero(np.isfinite(np.diag(rho)))
+    listed = np.sort(varying[np.argsort(-np.diag(n)[varying], kind="stable")][:most])
+    labels, r, shared = labels[listed], rho[np.ix_(listed, listed)], n[np.ix_(listed, listed)]
+    upper = np.triu_indices(len(labels), 1)
+    pairs = pd.DataFrame({"biomarker_a": labels[upper[0]], "biomarker_b": labels[upper[1]], "rho": r[upper], "n": shared[upper]})
+    if len(labels) > 2:
+        distance = 1 - np.abs(np.where(np.isfinite(r), r, 0.0))
         np.fill_diagonal(distance, 0.0)
-        tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average", optimal_ordering=len(names) <= 400)
+        tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average", optimal_ordering=True)
         leaves, groups = leaves_list(tree), fcluster(tree, 0.5, "distance")
     else:
-        leaves, groups = np.arange(len(names)), np.ones(len(names), dtype=int)
-    order = pd.DataFrame({"biomarker": labels[leaves], "position": np.arange(len(names)), "cluster": groups[leaves]})
+        leaves, groups = np.arange(len(labels)), np.ones(len(labels), dtype=int)
+    order = pd.DataFrame({"biomarker": labels[leaves], "position": np.arange(len(labels)), "cluster": groups[leaves]})
     rows = []
     for scope in ["all", *dict.fromkeys(families)]:
         members = [i for i, f in enumerate(families) if scope in ("all", f) and np.isfinite(rho[i, i])]
