@@ -291,7 +291,7 @@ def test_constant_missing_and_collinear_biomarkers_give_reasons(tables):
     n = len(biomarkers)
     rng = np.random.default_rng(0)
     mostly = biomarkers["b0"].where(rng.random(n) < 0.1)
-    rare = np.where(np.arange(n) < 2, 1.0, 0.0)
+    rare = np.where(np.isin(np.arange(n), (40, 60)), 1.0, 0.0)
     b0 = biomarkers["b0"]
     extra = {"constant": 7.0, "absent": np.nan, "mostly": mostly, "rare": rare, "twin": cohort["age"] * 3 + 1}
     extra |= {"huge": b0 * 1e6, "tiny": b0 * 1e-6, "shifted": b0 + 1e6}
@@ -324,6 +324,9 @@ def test_separation_gives_firth_with_a_finite_interval(tables):
     row = table.loc[("only_cases", "age_sex")]
     assert row["model"] == "firth_logit" and "separated" in row["note"]
     assert 0 < row["estimate"] < 5 and np.isfinite(row["se"]) and row["p"] < 0.05
+    sites = tables[0]["site"].where(dr == 1, "A")  # nobody at B and C is a control
+    covariate = run(tables, cohort_changes={"site": sites}, covariate_sets={"site": ["site"]}).set_index("biomarker")
+    assert covariate.loc["b0", "model"] == "firth_logit" and abs(covariate.loc["b0", "estimate"]) < 3
     refused = run(tables, {"only_cases": carried, "only_cases__reason": None}, models={"firth": False}).set_index(
         ["biomarker", "covariate_set"]
     )

@@ -44,6 +44,26 @@ def separated(columns: np.ndarray, y: np.ndarray) -> bool:
     return bool(answer.status == 0 and -answer.fun > 1e-6)
 
 
+def one_sided(column: np.ndarray, y: np.ndarray) -> bool:
+    """Whether one column alone separates the sample: no control lies above every case's value, or none below.
+
+    An indicator that only cases carry is the common form. An exchangeable GEE can have a finite root there, pulled by the fellow eyes'
+    residuals, so that a converged fit is no proof of overlap.
+
+    Parameters
+    ----------
+    column, y : ndarray [n]
+
+    Returns
+    -------
+    bool
+    """
+    cases, controls = column[y > 0.5], column[y <= 0.5]
+    if len(cases) == 0 or len(controls) == 0:
+        return True
+    return bool(controls.max() <= cases.min() or cases.max() <= controls.min()) and bool(np.ptp(column) > 0)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _information(x, y, beta, h):
     """Fisher information (into ``h``) and log likelihood."""

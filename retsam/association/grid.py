@@ -13,6 +13,7 @@ import pandas as pd
 
 from retsam.association.config import AssociationConfig, Models
 from retsam.association.design import Covariates, choose_transform, explained, independent_columns, transformed
+from retsam.association.firth import one_sided
 from retsam.association.gee import OK, cluster_starts, fit_gee
 from retsam.association.models import _FAMILY, Answer, fit_model, interval
 from retsam.association.sample import Coded
@@ -90,6 +91,8 @@ class Batch:
         Why no model can be fitted on these rows; empty where one can.
     start : ndarray or None
     start_alpha : float
+    suspicious : bool
+        A covariate alone separates cases from controls.
     """
 
     rows: np.ndarray
@@ -103,6 +106,7 @@ class Batch:
     refusal: str = ""
     start: np.ndarray | None = None
     start_alpha: float = 0.0
+    suspicious: bool = False
     gram: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
 
@@ -174,7 +178,8 @@ def make_batch(problem: Problem, rows: np.ndarray, models: Models, warm: bool = 
         return Batch(rows, y, event, entry, z, starts, cases, notes, "too_few_clusters")
     if models.correlation == "exchangeable" and problem.kind in _FAMILY and len(starts) - 1 == len(y):
         notes = (*notes, "no_pairs")
-    batch = Batch(rows, y, event, entry, z, starts, cases, notes, gram=z.T @ z)
+    suspicious = problem.kind == "binary" and any(one_sided(column, y) for column in z.T[1:])
+    batch = Batch(rows, y, event, entry, z, starts, cases, notes, suspicious=suspicious, gram=z.T @ z)
     if warm and problem.kind in _FAMILY:
         null = fit_gee(np.empty((len(y), 0)), z, y, starts, _FAMILY[problem.kind], models.correlation, "none", tolerance=1e-6)
         if null.code == OK:

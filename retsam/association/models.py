@@ -11,7 +11,7 @@ from scipy.stats import chi2, f, t
 
 from retsam.association.config import Models
 from retsam.association.cox import fit_cox
-from retsam.association.firth import fit_firth, separated
+from retsam.association.firth import fit_firth, one_sided, separated
 from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, fit_gee
 from retsam.association.ordinal import fit_ordinal
 
@@ -21,6 +21,9 @@ _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED:
 
 #: Standardised log odds beyond which a converged fit is tested for separation all the same.
 SUSPICIOUS = 5.0
+
+#: Rows that differ from the exposure's commonest value, below which separation is looked for with an independence fit, which diverges then.
+SPARSE = 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def fit_model(
     entry: np.ndarray | None = None,
     start: np.ndarray | None = None,
     start_alpha: float = 0.0,
+    suspicious: bool = False,
 ) -> Answer:
     """Fit the model of an outcome's type.
 
@@ -73,6 +77,8 @@ def fit_model(
     models : Models
     start, start_alpha
         See :func:`retsam.association.gee.fit_gee`.
+    suspicious : bool
+        Test a logistic model for separation even if it converges (a covariate separates the sample).
 
     Returns
     -------
@@ -81,7 +87,7 @@ def fit_model(
     """
     exposures = exposures[:, None] if exposures.ndim == 1 else exposures
     if kind in _FAMILY:
-        answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha)
+        answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, suspicious)
     elif kind == "ordered":
         fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample != "none")
         answer = Answer("ordered_logit", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
@@ -96,7 +102,7 @@ def fit_model(
     return answer
 
 
-def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha) -> Answer:
+def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, suspicious) -> Answer:
     family = _FAMILY[kind]
     fit = fit_gee(exposures, covariates, y, starts, family, models.correlation, models.small_sample, start, start_alpha)
     if fit.code != OK and start is not None:
@@ -106,7 +112,8 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha)
         k = exposures.shape[1]
         size = np.concatenate([exposures.std(axis=0), np.ones(covariates.shape[1])])
         size[k] = 0.0  # the intercept of a rare outcome is large in every sample
-        odd = fit.code != OK or np.any(np.abs(fit.beta) * size > SUSPICIOUS)
+        odd = suspicious or fit.code != OK or bool(np.any(np.abs(fit.beta) * size > SUSPICIOUS))
+        odd = odd or any(_separates(column, covariates, y, starts) for column in exposures.T)
         if odd and separated(np.column_stack([exposures, covariates]), y):
             if not models.firth:
                 return Answer("", None, ("separated",))
@@ -126,6 +133,17 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha)
     if fit.high_leverage:
         notes.append("high_leverage")
     return Answer(f"gee_{family}", fit, tuple(notes), _df(fit, models))
+
+
+def _separates(column: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray) -> bool:
+    """Whether a column may separate the sample, alone or, if it is sparse, with the covariates."""
+    if one_sided(column, y):
+        return True
+    middle = np.median(column)
+    if np.count_nonzero(column != middle) >= SPARSE:
+        return False
+    fit = fit_gee(column, covariates, y, starts, "logit", "independence", "none")
+    return fit.code != OK or abs(fit.beta[0]) * float(np.ptp(column)) > 2 * SUSPICIOUS
 
 
 def _df(fit: Fit, models: Models) -> float:

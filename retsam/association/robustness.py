@@ -95,7 +95,9 @@ def interaction(
     products = np.column_stack([x, *(x * indicator[rows, j] for j in range(indicator.shape[1]))])
     if len(independent_columns(np.column_stack([batch.z, products]))) < batch.z.shape[1] + products.shape[1]:
         return {**row, "note": "collinear_with_covariates"}
-    answer = fit_model(problem.kind, products, batch.z, batch.y, batch.starts, models, batch.event, batch.entry)
+    answer = fit_model(
+        problem.kind, products, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, suspicious=batch.suspicious
+    )
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
     k = products.shape[1]
