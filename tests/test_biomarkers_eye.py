@@ -328,6 +328,12 @@ def test_a_disc_at_the_border_is_completed_and_its_rim_is_null():
     assert measure(masks, CONFIG)["disc_ovality__reason"] == "disc_cut_off"
 
 
+def test_a_disc_that_only_touches_the_border_is_whole():
+    masks = EyePhantom(px_per_dd=120, disc=(0.5, 0.5), cup=(0.25, 0.25)).masks()
+    masks.fov[:, round(Context(masks).disc.x + 0.49 * 120) :] = False
+    assert measure(masks, CONFIG)["cdr_horizontal"] == pytest.approx(0.5, abs=0.02)
+
+
 @pytest.mark.parametrize("change", [{"fovea": None}, {"fovea_confidence": 0.05}, {"fovea": (math.nan, 3.0)}, {"fovea": (-5.0, 3.0)}])
 def test_no_fovea(change):
     row = measure(dataclasses.replace(EyePhantom(spots=spots()).masks(), **change), CONFIG)

@@ -58,7 +58,7 @@ def table(folder, **columns) -> str:
 
 
 def test_values_are_those_of_the_library(folder, masks):
-    masks.um_per_px = 20.0
+    masks.um_per_px, masks.fovea_confidence = 20.0, None
     masks.planes["vessel"] = masks.planes["artery"] | masks.planes["vein"]
     expected = measure(masks)
     row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]

@@ -16,6 +16,8 @@ MIN_PIXELS = 30
 MIN_OVALITY = 0.4
 #: Share of the fitted ellipse that the mask must fill.
 MIN_FILL = 0.75
+#: A disc that touches the edge is whole where the mask fills this share of the completed ellipse: at most 2 % of its height is lost.
+WHOLE_FILL = 0.995
 #: Least share of the outline that must be free of the field's edge for the ellipse to be completed from it.
 MIN_FREE_OUTLINE = 0.6
 
@@ -174,7 +176,8 @@ def fit_disc(mask: np.ndarray, fov: np.ndarray) -> Disc | Null:
         ellipse = _complete(outline, free) if float(free.mean()) >= MIN_FREE_OUTLINE else None
         if ellipse is None:
             return Null("disc_cut_off")
-    else:
+        cut_off = area < WHOLE_FILL * ellipse.area
+    if not cut_off:
         ellipse = ellipse_of(cut, (box[1].start, box[0].start))
     if ellipse.semi_minor < MIN_OVALITY * ellipse.semi_major or area < (0.5 if cut_off else MIN_FILL) * ellipse.area:
         return Null("disc_implausible")
