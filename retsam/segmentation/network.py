@@ -35,14 +35,19 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that keeps its running statistics (batches of three crops would only add noise), folded into a convolution."""
+class TrunkBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of the trunk, folded into its convolution wherever its statistics are fixed.
 
-    def train(self, mode: bool = True) -> FrozenBatchNorm:
-        return super().train(False)
+    While ``adapt`` is set and the network trains, it normalises by the batch, which keeps the pretrained layers out of saturation; without
+    it the running statistics are used, in training as in prediction.
+    """
+
+    adapt = False
 
     def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        """``self(conv(x))`` as one convolution: the normalisation's gain goes into the weights, its offset into the bias."""
+        """``self(conv(x))``; as one convolution (gain into the weights, offset into the bias) where the statistics are fixed."""
+        if self.adapt and self.training and torch.is_grad_enabled():
+            return self(F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups))
         weight, bias = (conv.weight, conv.bias) if conv.bias is not None else self._folded(conv)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
@@ -68,11 +73,11 @@ class _InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
         if expansion > 1:
             self._expand_conv = nn.Conv2d(inputs, hidden, 1, bias=False)
-            self._bn0 = FrozenBatchNorm(hidden, eps=1e-3)
+            self._bn0 = TrunkBatchNorm(hidden, eps=1e-3, momentum=0.02)
         self._depthwise_conv = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)
-        self._bn1 = FrozenBatchNorm(hidden, eps=1e-3)
+        self._bn1 = TrunkBatchNorm(hidden, eps=1e-3, momentum=0.02)
         self._project_conv = nn.Conv2d(hidden, outputs, 1, bias=False)
-        self._bn2 = FrozenBatchNorm(outputs, eps=1e-3)
+        self._bn2 = TrunkBatchNorm(outputs, eps=1e-3, momentum=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -108,7 +113,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.frozen = frozen
         self._conv_stem = nn.Conv2d(6, 32, 3, 2, 1, bias=False)
-        self._bn0 = FrozenBatchNorm(32, eps=1e-3)
+        self._bn0 = TrunkBatchNorm(32, eps=1e-3, momentum=0.02)
         self._blocks = nn.ModuleList(_InvertedResidual(*spec) for spec in _BLOCKS)
         self.context = nn.Sequential(_conv(112, _CONTEXT, 2), _conv(_CONTEXT, _CONTEXT))
         self.detail = _conv(24, _DETAIL)
@@ -130,6 +135,13 @@ class Encoder(nn.Module):
                 features.append(x)
         features.append(self.context(x))
         return features
+
+    def adapt_statistics(self, adapt: bool) -> None:
+        """Whether the blocks that are trained normalise by the batch (see :class:`TrunkBatchNorm`)."""
+        for index, block in enumerate(self._blocks):
+            for module in block.modules():
+                if isinstance(module, TrunkBatchNorm):
+                    module.adapt = adapt and index + 1 >= self.frozen
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Start from the published ImageNet weights of EfficientNet-lite0; the contrast channels start at zero."""

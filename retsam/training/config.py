@@ -49,7 +49,7 @@ class TrainConfig(BaseModel):
     pseudo_share: float = Field(0.5, gt=0, description="Steps on pseudo-labels relative to the steps on drawn vessels.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
-    frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that keep their initial weights; 3 saves a third of a step.")
+    frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that stay as they are; 3 saves a third of a step.")
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     steps: int = Field(6000, ge=1, description="Steps in all; the rate is constant after the warm-up and falls over the last part.")
     warmup: int = Field(200, ge=0, description="Steps of linear warm-up.")

@@ -102,7 +102,7 @@ def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames
         rgb_map = np.lib.format.open_memmap(f"{stem}-rgb.npy", "w+", np.uint8, (count, side, side, 3))
         label_map = np.lib.format.open_memmap(f"{stem}-label.npy", "w+", np.uint8, (count, side, side))
         points = []
-        for index, row in enumerate(tqdm(rows.to_dict("records"), desc=f"cache {task}", disable=not progress)):
+        for index, row in enumerate(tqdm(rows.to_dict("records"), desc=f"cache {task}", disable=not progress, mininterval=10)):
             path = config.root / row["image"]
             bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if bgr is None:

@@ -63,6 +63,8 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
     try:
         while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+            # Over the last part, statistics are those of prediction, so that every task's crops meet the same network in both.
+            model.encoder.adapt_statistics(step < config.steps * (1 - config.cooldown))
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * group["factor"] * rate_at(step, config)
             batch = stream.next()
