@@ -97,8 +97,8 @@ def paint_background(
     window = 0.65 + 0.35 * np.tanh(noise(shape, 3 * unit, rng)) + 0.25 * np.clip(y / 4, -0.5, 1)
     window *= 1 - 0.75 * np.exp(-((from_fovea / 2.0) ** 2))
     show = np.float32(parameters.tessellation) * np.clip(window, 0, 1.3)
-    stroma = show * (0.55 - web)
-    for channel, (pigment, choroid, drift) in enumerate(((0.55, 0.25, 0.015), (1.0, 0.60, 0.045), (1.25, 0.45, 0.07))):
+    stroma = show * (0.70 - web)
+    for channel, (pigment, choroid, drift) in enumerate(((0.55, 0.25, 0.015), (1.0, 0.52, 0.045), (1.25, 0.36, 0.07))):
         image[..., channel] = tint[channel] * np.exp(-(pigment * density + choroid * stroma + drift * hue))
     # Macula: xanthophyll takes the blue, taller pigment epithelium darkens the rest, the pit is darkest.
     squeeze = np.hypot((x - fovea[0]) / 1.08, y - fovea[1])
@@ -165,7 +165,7 @@ def paint_disc(
         masks["peripapillary_atrophy"] = bare
         soft = cv2.GaussianBlur(bare, (0, 0), 0.05 * unit + 0.5)
         scleral = np.array([0.90, 0.72, 0.48], np.float32) * light * (tint / np.array([0.74, 0.37, 0.19], np.float32)) ** 0.35
-        patchy = np.clip(0.62 + 0.13 * grain + 0.05 * fine, 0.2, 0.95)
+        patchy = np.clip(0.50 + 0.14 * grain + 0.05 * fine, 0.2, 0.95)
         image += (soft * patchy)[..., None] * (scleral - image)
         border = np.exp(-(((outer - 1.03) / 0.05) ** 2)) * (u > -0.2 * axes[0]) * np.clip(0.6 + 0.6 * grain, 0, 1.4)
         image *= np.exp(-(0.30 * border)[..., None] * np.array([0.7, 0.9, 0.6], np.float32))
