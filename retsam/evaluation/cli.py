@@ -18,7 +18,7 @@ import click
 @click.option("--split", help="Only rows of this split (train, test, ...).")
 @click.option("--held-out", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Training configuration (YAML): only the rows that it keeps out of training.")
-@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Weights file [default: the shipped one].")
+@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Weights file, or the published checkpoint [default: the shipped one].")
 @click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
 @click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
@@ -90,17 +90,28 @@ def _kept_out(table, config: Path):
     return table[held_out(table, settings)]
 
 
+def _segmenter(weights: Path | None, device: str, batch_size: int):
+    """The shipped network, one of its kind, or the published checkpoint where the file is one."""
+    if weights is not None and weights.exists():
+        from retsam.segmentation.published import PublishedSegmenter, is_published
+
+        if is_published(weights):
+            return PublishedSegmenter(weights, device, batch_size)
+    from retsam.segmentation.predict import Segmenter
+
+    return Segmenter(weights=weights, device=device, batch_size=batch_size)
+
+
 def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet) -> None:
     import hashlib
 
     from retsam._version import __version__
     from retsam.evaluation import run
     from retsam.evaluation.gallery import write_gallery
-    from retsam.segmentation.predict import Segmenter
 
     try:
-        segmenter = Segmenter(weights=weights, device=device, batch_size=batch_size)
-    except (FileNotFoundError, ValueError) as error:
+        segmenter = _segmenter(weights, device, batch_size)
+    except (FileNotFoundError, ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet)
     about = {

@@ -16,6 +16,8 @@ from retsam.masks.masks import Masks
 
 RIGHT, INVENTED, MISSED = (60, 200, 90), (240, 60, 60), (70, 130, 255)
 """Colours of true positive, false positive and false negative pixels."""
+LEGEND = "green right, red invented, blue missed"
+LEGENDS = {"artery_vein": "green right, red the other class, blue no class", "fovea": "blue drawn, red found"}
 PANEL = 1100
 """Longer side of a picture, px."""
 
@@ -148,7 +150,7 @@ def write_gallery(
             raise prediction  # it could be predicted a moment ago
         found = prediction.masks()
         for target, rank, metric, value in entries:
-            caption = f"{record['dataset']}  {record['image']}  {target} {metric} {value:.3f}   green right, red invented, blue missed"
+            caption = f"{record['dataset']}  {record['image']}  {target} {metric} {value:.3f}   {LEGENDS.get(target, LEGEND)}"
             stem = re.sub(r"[^\w.-]+", "_", Path(record["image"]).stem)
             path = folder / re.sub(r"[^\w.-]+", "_", record["dataset"]) / f"{target}_{rank}_{value:.3f}_{stem}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,178 @@
+"""Speed of the default model against the published architecture, on this machine, in one run.
+
+    python benchmarks/segmentation.py                    # CPU: both, the published one with random weights (5 GB of memory)
+    python benchmarks/segmentation.py --device cuda      # GPU
+    python benchmarks/segmentation.py --images FOLDER    # photographs of your own instead of rendered ones
+
+Images per second of the default model are whole: JPEG decoding, field of view, canonical frame, network, masks. The published
+architecture is timed in its network alone, at its own 640 x 640 px, in float32 and in bfloat16, and the faster counts: the ratio is in
+its favour. Each runs in a process of its own, with the same threads. Prints a table and, as its last line, one JSON object:
+`ratio_published`, `images_per_second`, `weights_mb`, `peak_mb` of the default model, and the published one's figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+PUBLISHED_SIDE = 640
+
+
+def peak_mb() -> float:
+    """Peak memory of this process (not getrusage: its peak is inherited from the parent)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def rendered(folder: Path, n: int, seed: int = 0) -> list[Path]:
+    """Rendered photographs as a camera would store them."""
+    import cv2
+
+    from retsam.demo import render_eye
+    from retsam.demo.population import simulate
+
+    _, parameters = simulate(max(4, (n + 1) // 2), 1024, seed)
+    paths = []
+    for i, eye in enumerate(parameters[:n]):
+        paths.append(folder / f"{i:03d}.jpg")
+        cv2.imwrite(str(paths[-1]), render_eye(eye, seed + i).rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return paths
+
+
+def synchronised(device: str) -> float:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def default_model(paths: list[Path], device: str, threads: int, batch: int, precision: str) -> dict[str, float]:
+    """Images per second from JPEG to masks; the first batch warms up and does not count."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from retsam.cohort.reading import read_photograph
+    from retsam.segmentation.predict import Segmenter, prepare
+
+    torch.set_num_threads(threads)
+    segmenter = Segmenter(device=device, batch_size=batch, precision=precision)
+
+    def load(path: Path):
+        return prepare(read_photograph(path).rgb)
+
+    for prediction in segmenter.predict_prepared([load(p) for p in paths[:batch]]):
+        prediction.masks()
+    start = synchronised(device)
+    network = 0.0
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        waiting = [pool.submit(load, p) for p in paths]
+        for i in range(0, len(paths), batch):
+            inputs = [f.result() for f in waiting[i : i + batch]]
+            before = synchronised(device)
+            predictions = segmenter.predict_prepared(inputs)
+            network += synchronised(device) - before
+            for prediction in predictions:
+                prediction.masks()
+    seconds = synchronised(device) - start
+    figures = {"images_per_second": len(paths) / seconds, "network_share": network / seconds, "peak_mb": peak_mb()}
+    figures["dtype"] = str(segmenter.dtype).removeprefix("torch.")
+    figures["weights_mb"] = segmenter.weights_path.stat().st_size / 1e6
+    if device == "cuda":
+        figures["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return figures
+
+
+def published_model(device: str, threads: int, repeats: int, budget: float) -> dict[str, float]:
+    """Seconds a forward pass of the published architecture, random weights, batch of one, in each precision."""
+    import torch
+
+    from retsam.segmentation.published import PublishedNetwork
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network = PublishedNetwork(decoder_device="meta")
+    filled = {
+        name: torch.empty(value.shape, dtype=value.dtype).uniform_(-0.02, 0.02)
+        for name, value in network.decoder_modules.state_dict().items()
+    }
+    network.decoder_modules.load_state_dict(filled, assign=True)
+    network = network.eval().to(device)
+    x = torch.randn(1, 3, PUBLISHED_SIDE, PUBLISHED_SIDE, device=device)
+    figures = {}
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            times = []
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                while len(times) < repeats + 1 and sum(times) < budget:
+                    start = synchronised(device)
+                    logits, _ = network(x)
+                    times.append(synchronised(device) - start)
+            if not all(torch.isfinite(y).all() for y in logits):
+                raise RuntimeError(f"the published architecture gave no finite logits in {dtype}")
+            name = str(dtype).removeprefix("torch.")
+            figures[f"published_seconds_{name}"] = float(np.median(times[1:] or times))  # the first warms up
+    figures["published_seconds"] = min(figures.values())
+    return figures | {"published_peak_mb": peak_mb()}
+
+
+def in_own_process(call: str) -> dict[str, float]:
+    code = f"import sys, json; sys.path.insert(0, {str(Path(__file__).parent)!r}); import segmentation as s\nfrom pathlib import Path\n"
+    done = subprocess.run([sys.executable, "-c", code + f"print(json.dumps(s.{call}))"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{call.split('(')[0]} could not be measured (exit status {done.returncode})")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="folder of photographs (JPEG); rendered ones by default")
+    parser.add_argument("--n", type=int, default=16, help="photographs [16]")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=0, help="torch threads of both [all cores of this process]")
+    parser.add_argument("--batch", type=int, default=0, help="photographs a pass of the default model [1 on CPU, 8 on GPU]")
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"], help="of the default model")
+    parser.add_argument("--repeats", type=int, default=2, help="timed passes of the published architecture, after one that warms up")
+    parser.add_argument("--budget", type=float, default=240, help="seconds after which no further pass of it is started")
+    parser.add_argument("--skip-published", action="store_true", help="measure the default model only")
+    args = parser.parse_args()
+    import os
+
+    threads = args.threads or len(os.sched_getaffinity(0))
+    batch = args.batch or (8 if args.device == "cuda" else 1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = sorted(p for p in args.images.iterdir() if p.suffix.lower() in (".jpg", ".jpeg")) if args.images else []
+        paths = [p.absolute() for p in found[: args.n]] if args.images else rendered(Path(folder), args.n)
+        if not paths:
+            print(f"no photographs (.jpg) in {args.images}", file=sys.stderr)
+            return 1
+        try:
+            listed = ", ".join(f"Path({str(p)!r})" for p in paths)
+            ours = in_own_process(f"default_model([{listed}], {args.device!r}, {threads}, {batch}, {args.precision!r})")
+            skip = args.skip_published
+            theirs = {} if skip else in_own_process(f"published_model({args.device!r}, {threads}, {args.repeats}, {args.budget})")
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+    figures = ours | theirs | {"images": len(paths), "threads": threads, "batch": batch, "device": args.device}
+    figures["ratio_published"] = ours["images_per_second"] * theirs["published_seconds"] if theirs else None
+    print(f"{args.device}, {threads} threads, {len(paths)} photographs, {batch} a pass, {ours['dtype']}")
+    print(f"default model   {ours['images_per_second']:8.2f} images/s, {ours['weights_mb']:.1f} MB of weights, peak {ours['peak_mb']:.0f} MB")
+    print(f"                {100 * ours['network_share']:8.0f} % of the time in the network; the rest is reading, frames and masks")
+    if theirs:
+        print(f"published       {1 / theirs['published_seconds']:8.4f} images/s, peak {theirs['published_peak_mb']:.0f} MB")
+        print(f"the default model is {figures['ratio_published']:.0f} times faster")
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
