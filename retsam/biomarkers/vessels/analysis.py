@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.vessels.curves import Stretches, stretches
-from retsam.biomarkers.vessels.graph import VesselGraph, build_graph
+from retsam.biomarkers.vessels.graph import VesselGraph, build_graph, join_graphs
+from retsam.biomarkers.vessels.intersections import Crossing, find_crossings
 
 if TYPE_CHECKING:
     from retsam.biomarkers.context import Context
@@ -18,6 +20,9 @@ STRUCTURES = ("artery", "vein", "vessel")
 #: Regions by zone and by hemifield.
 ZONES = ("whole", "zone_b", "zone_c")
 HEMIFIELDS = ("superior", "inferior")
+
+#: Artery and vein masks that leave out more of the vessel mask than this do not stand for it.
+LARGEST_UNNAMED_SHARE = 0.3
 
 Value = float | Null
 
@@ -100,12 +105,46 @@ class Analysis:
     # ---- graphs and regions ------------------------------------------------------------------------------------------------
 
     def graph(self, structure: str) -> VesselGraph:
-        """Graph of a structure that is not `missing`."""
+        """Graph of a structure that is not `missing`.
+
+        Where artery and vein masks hold most of the vessels, the graph of all vessels is theirs, side by side, and that of the
+        vessels that neither mask names: an artery along a vein then stays two vessels, and a crossing no node. Where they do not,
+        the vessel mask has a graph of its own.
+        """
         if structure not in self._graphs:
-            plane = self.context.plane(structure)
-            assert plane is not None
-            self._graphs[structure] = build_graph(structure, plane, self.context.plane("artery"), self.context.plane("vein"))
+            planes = {name: self.context.plane(name) for name in STRUCTURES}
+            if structure == "vessel":
+                self._graphs[structure] = self._vessel_graph(planes)
+            else:
+                self._graphs[structure] = build_graph(structure, planes[structure], planes["artery"], planes["vein"])
         return self._graphs[structure]
+
+    def _vessel_graph(self, planes: dict[str, np.ndarray | None]) -> VesselGraph:
+        plane, artery, vein = planes["vessel"], planes["artery"], planes["vein"]
+        assert plane is not None
+        if artery is None or vein is None:
+            return build_graph("vessel", plane)
+        named = (artery | vein).view(np.uint8)
+        vessel = plane.view(np.uint8)
+        parts = [self.graph("artery"), self.graph("vein")]
+        unnamed = cv2.bitwise_and(vessel, cv2.bitwise_not(named * 255))
+        if cv2.countNonZero(unnamed):
+            # The masks' outlines differ by a fraction of a width: only what lies farther off is another vessel.
+            widths = np.concatenate([g.width[g.measured] for g in parts])
+            reach = 2 * max(2, round(0.5 * float(widths.mean()) if widths.size else 2.0)) + 1
+            near = cv2.dilate(named, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+            unnamed = cv2.bitwise_and(unnamed, 1 - near)
+            if cv2.countNonZero(unnamed) > LARGEST_UNNAMED_SHARE * cv2.countNonZero(vessel):
+                return build_graph("vessel", plane, artery, vein)
+            parts.append(build_graph("vessel", unnamed.view(bool)))
+        crossings = np.array([(c.x, c.y) for c in self.crossings]).reshape(-1, 2)
+        return join_graphs("vessel", parts, crossings)
+
+    @cached_property
+    def crossings(self) -> list[Crossing]:
+        """Places where an artery crosses a vein; neither may be missing."""
+        disc = self.context.disc
+        return find_crossings(self.graph("artery"), self.graph("vein"), self.context.shape, (disc.x, disc.y, disc.r) if disc else None)
 
     def missing(self, structure: str, kind: str = "") -> Null | None:
         """Why nothing can be measured on a structure at all, or None."""

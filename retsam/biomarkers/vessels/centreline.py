@@ -238,7 +238,18 @@ def sample_profiles(mask, paths, offsets, width0, out_offsets, points, normals, 
             nx = normals[first + i, 1]
             y = line[i, 0]
             x = line[i, 1]
-            if _bilinear(mask, y, x) < 0.5:
+            # The smoothed skeleton may run just beside a vessel of one or two pixels: start at the mask's highest value nearby.
+            here = _bilinear(mask, y, x)
+            if here < 0.75:
+                best = 0.0
+                for k in (-2, -1, 1, 2):
+                    value = _bilinear(mask, y + 0.5 * k * ny, x + 0.5 * k * nx)
+                    if value > here + 0.05:
+                        here = value
+                        best = 0.5 * k
+                y += best * ny
+                x += best * nx
+            if here < 0.3:
                 widths[first + i] = 0.0
                 continue
             plus = _half_width(mask, y, x, ny, nx, reach)
@@ -504,10 +515,6 @@ def fit_centrelines(
             else:
                 while end > begin and (points[end, 0] - anchors[e, 0]) * dy + (points[end, 1] - anchors[e, 1]) * dx > -0.5:
                     end -= 1
-        # The way into a junction is held near the straight line to its centre; a free end is the spline's own continuation.
-        soft = np.empty(2)
-        for e in range(2):
-            soft[e] = 0.05 if ends[s, e] >= 0 and node_radius[ends[s, e]] > 0.0 else 1e-4
         lead = 0
         if anchored[0]:
             lead = max(1, int(round(math.hypot(points[begin, 0] - anchors[0, 0], points[begin, 1] - anchors[0, 1]))))
@@ -517,11 +524,12 @@ def fit_centrelines(
         count = lead + (end - begin + 1) + tail
         values = np.empty((count, 2))
         weights = np.empty(count)
+        # What was not measured does not pull on the spline.
         for i in range(lead):
             f = i / lead
             for c in range(2):
                 values[i, c] = anchors[0, c] + f * (points[begin, c] - anchors[0, c])
-            weights[i] = soft[0]
+            weights[i] = 1e-4
         for i in range(begin, end + 1):
             k = lead + i - begin
             values[k, 0] = points[i, 0]
@@ -531,10 +539,7 @@ def fit_centrelines(
             f = (i + 1) / tail
             for c in range(2):
                 values[lead + end - begin + 1 + i, c] = points[end, c] + f * (anchors[1, c] - points[end, c])
-            weights[lead + end - begin + 1 + i] = soft[1]
-        for e in range(2):
-            if anchored[e] and node_radius[ends[s, e]] > 0.0:
-                weights[0 if e == 0 else count - 1] = 0.5
+            weights[lead + end - begin + 1 + i] = 1e-4
         if cursor + count > out.shape[0]:
             raise ValueError("room for centreline samples exhausted")
         fitted = out[cursor : cursor + count]
@@ -548,7 +553,7 @@ def fit_centrelines(
                 break
             # Pixel noise averages out along the vessel, misfit of the spline does not: so judge residuals averaged over a window
             # of a quarter wavelength, over all (rms) and at the worst place (one bend must not be outvoted by a long vessel).
-            window = max(4, int(wavelength / 4.0))
+            window = max(4, min(int(wavelength / 4.0), (end - begin + 1) // 3))
             mean_y = 0.0
             mean_x = 0.0
             inside_window = 0
@@ -564,18 +569,34 @@ def fit_centrelines(
                     mean_y -= values[i - window, 0] - fitted[i - window, 0]
                     mean_x -= values[i - window, 1] - fitted[i - window, 1]
                     inside_window -= 1
-                if inside_window >= min(window, (end - begin + 1) // 2) and inside_window > 0:
+                if i - lead + 1 >= window and inside_window > 0:
                     squared = (mean_y * mean_y + mean_x * mean_x) / (inside_window * inside_window)
                     total += squared
                     worst = max(worst, squared)
                     number += 1
-            if number == 0 or (math.sqrt(total / number) <= allowed and math.sqrt(worst) <= 3.0 * allowed):
+            if number > 0 and math.sqrt(total / number) <= allowed and math.sqrt(worst) <= 3.0 * allowed:
                 break
             wavelength = max(shortest, wavelength / 1.25)
+        # Into a junction the centreline goes on straight to where the branches' lines meet; a free end is the spline's own.
+        if anchored[0] and node_radius[ends[s, 0]] > 0.0:
+            for i in range(lead):
+                f = i / lead
+                for c in range(2):
+                    fitted[i, c] = anchors[0, c] + f * (fitted[lead, c] - anchors[0, c])
+        if anchored[1] and node_radius[ends[s, 1]] > 0.0:
+            last_fitted = lead + end - begin
+            for i in range(tail):
+                f = (i + 1) / tail
+                for c in range(2):
+                    fitted[last_fitted + 1 + i, c] = fitted[last_fitted, c] + f * (anchors[1, c] - fitted[last_fitted, c])
         for i in range(count):
             low = max(i - 1, 0)
             high = min(i + 1, count - 1)
+            # Differences of the measured part stay inside it.
             middle = min(max(i, 1), count - 2)
+            if lead <= i <= lead + end - begin and end - begin >= 2:
+                middle = min(max(i, lead + 1), lead + end - begin - 1)
+                low, high = middle - 1, middle + 1
             vy = (fitted[high, 0] - fitted[low, 0]) / (high - low)
             vx = (fitted[high, 1] - fitted[low, 1]) / (high - low)
             ay = fitted[middle + 1, 0] - 2.0 * fitted[middle, 0] + fitted[middle - 1, 0]

@@ -13,13 +13,13 @@ from retsam.biomarkers.vessels.analysis import STRUCTURES, Analysis, Value, colu
 
 #: Smallest box on the skeleton, px; and on the mask, in mean widths (smaller boxes measure the vessels' area, not their course).
 SMALLEST_SKELETON_BOX = 2.0
-SMALLEST_MASK_BOX = 0.5
+SMALLEST_MASK_BOX = 0.75
 #: Sizes that need about this many boxes weigh a quarter as much as those of many.
 FEW_BOXES = 8.0
 #: Box sides per octave.
 PER_OCTAVE = 3
-#: Highest moment (and, negative, the lowest) of the singularity spectrum.
-HIGHEST_MOMENT = 3
+#: Highest moment of the singularity spectrum; moments below 0 hang on the emptiest boxes at the field's edge, so it starts at 0.
+HIGHEST_MOMENT = 5
 
 
 def box_sizes(smallest: float, largest: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def _box_moments(mass, domain, sizes, highest, cover, entropy, sums):
     height = mass.shape[0] - 1
     width = mass.shape[1] - 1
     total = float(mass[height, width])
-    powers = 2 * highest + 1
+    powers = highest + 1
     moments = np.empty(powers)
     for s in range(len(sizes)):
         size = sizes[s]
@@ -80,13 +80,9 @@ def _box_moments(mass, domain, sizes, highest, cover, entropy, sums):
                             ratio = p / f
                             information -= p * math.log(ratio)
                             value = f
-                            for q in range(highest + 1):
-                                moments[highest + q] += value
+                            for q in range(powers):
+                                moments[q] += value
                                 value *= ratio
-                            value = f
-                            for q in range(1, highest + 1):
-                                value /= ratio
-                                moments[highest - q] += value
                         left += size
                     top += size
                 if count < fewest or (count == fewest and boxes > cover[s]):
@@ -113,13 +109,13 @@ def dimensions(pixels: np.ndarray, domain: np.ndarray, smallest: float, largest:
     -------
     dict
         d0 (capacity: slope of log N over -log side, N the boxes of the best cover), d1 (information), d2 (correlation), r2 of the fit
-        of d0, low and high (fit range, px) and singularity_length (range of Lipschitz-Hoelder exponents for moments -3 to 3).
+        of d0, low and high (fit range, px) and singularity_length (range of Lipschitz-Hoelder exponents for moments 0 to 5).
     """
     sizes = box_sizes(smallest, largest)
     mass = cv2.integral(np.ascontiguousarray(pixels).view(np.uint8))
     field = cv2.integral(np.ascontiguousarray(domain).view(np.uint8))
     count = len(sizes)
-    cover, entropy, sums = np.zeros(count), np.zeros(count), np.zeros((count, 2 * HIGHEST_MOMENT + 1))
+    cover, entropy, sums = np.zeros(count), np.zeros(count), np.zeros((count, HIGHEST_MOMENT + 1))
     _box_moments(mass, field, sizes, HIGHEST_MOMENT, cover, entropy, sums)
     log_size = np.log(sizes)
     # A number of boxes is uncertain by about one, so sizes that need few of them weigh less in the fit.
@@ -136,7 +132,7 @@ def dimensions(pixels: np.ndarray, domain: np.ndarray, smallest: float, largest:
     return {
         "d0": d0,
         "d1": -float(slopes @ entropy),
-        "d2": float(tau[HIGHEST_MOMENT + 2]),
+        "d2": float(tau[2]),
         "r2": 1.0 - float(weights @ residual**2) / max(float(weights @ spread**2), 1e-12),
         "low": float(sizes[0]),
         "high": float(sizes[-1]),
@@ -173,7 +169,7 @@ for _structure in STRUCTURES:
             ("fractal_fit_r2", "R^2 of the fit of the skeleton's capacity dimension.", "1", "", (0.0, 1.0), "more self-similar"),
             ("fractal_fit_low", "Smallest box side of the fits.", "px", "", (1.0, 1e5), ""),
             ("fractal_fit_high", "Largest box side of the fits.", "px", "", (1.0, 1e5), ""),
-            ("singularity_length", "Range of the Lipschitz-Hoelder exponents of the mask's multifractal spectrum, moments -3 to 3.", "1",
+            ("singularity_length", "Range of the Lipschitz-Hoelder exponents of the mask's multifractal spectrum, moments 0 to 5.", "1",
              "Stosic 2006", (-2.0, 10.0), "more heterogeneous vessels"),
         )
     ]  # fmt: skip

@@ -111,6 +111,36 @@ def _empty(structure: str) -> VesselGraph:
     )  # fmt: skip
 
 
+def join_graphs(structure: str, graphs: list[VesselGraph], crossings: np.ndarray) -> VesselGraph:
+    """Several graphs of one eye as one: their nodes and segments side by side.
+
+    Parameters
+    ----------
+    structure : str
+        Name of the whole.
+    graphs : list of VesselGraph
+    crossings : ndarray [C, 2]
+        Where vessels of different graphs cross.
+    """
+    graphs = [g for g in graphs if g.size]
+    if not graphs:
+        return _empty(structure)
+    nodes = np.cumsum([0, *(len(g.node_points) for g in graphs)])
+    samples = np.cumsum([0, *(len(g.points) for g in graphs)])
+    joined = {
+        name: np.concatenate([getattr(g, name) for g in graphs])
+        for name in ("points", "width", "curvature", "measured", "node_points", "node_radius", "node_kind", "segment_kind")
+    }
+    return VesselGraph(
+        structure=structure,
+        offsets=np.concatenate([[0], *(g.offsets[1:] + shift for g, shift in zip(graphs, samples[:-1], strict=True))]),
+        ends=np.concatenate([np.where(g.ends >= 0, g.ends + shift, -1) for g, shift in zip(graphs, nodes[:-1], strict=True)]),
+        crossings=crossings,
+        skeleton=None,
+        **joined,
+    )
+
+
 def _crop(plane: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Another mask in the frame of a skeleton's crop, uint8."""
     height, width = skeleton.mask.shape

@@ -345,7 +345,24 @@ def resolve_crossings(graph: Topology) -> None:
                     _splice(graph, incident[i], incident[j], None)
         elif len(incident) == 3:
             _split_contact(graph, node, incident)
+        elif len(incident) > 4:
+            _lead_through_fork(graph, node, incident)
     _join_through_nodes_of_degree_two(graph)
+
+
+def _lead_through_fork(graph: Topology, node: int, incident: list[tuple[int, int]]) -> None:
+    """At a node of five branches or more, a vessel of one kind may cross where one of the other kind forks: lead it through."""
+    kinds = [graph.segments[s].kind for s, _ in incident]
+    for kind in (ARTERY, VEIN):
+        pair = [i for i, k in enumerate(kinds) if k == kind]
+        others = [i for i, k in enumerate(kinds) if k == ARTERY + VEIN - kind]
+        if len(pair) != 2 or len(others) < 3:
+            continue
+        one, two = (_outward(graph.segments[s], side, graph.radius[node]) for s, side in (incident[i] for i in pair))
+        if _kink(one, two) <= STRAIGHT_BY_CLASS:
+            graph.crossings.append(graph.position[node].copy())
+            _splice(graph, incident[pair[0]], incident[pair[1]], None)
+            return
 
 
 def _splice(graph: Topology, one: tuple[int, int], two: tuple[int, int], between: np.ndarray | None) -> None:
@@ -390,50 +407,52 @@ def bridge_gaps(graph: Topology, distance: np.ndarray, other: np.ndarray) -> Non
     other : ndarray of uint8 [h, w]
         Mask of the other kind, same crop.
     """
-    ends = graph.ends()
-    free = [(n, incident[0]) for n, incident in ends.items() if len(incident) == 1]
+    free = [(node, *incident[0]) for node, incident in graph.ends().items() if len(incident) == 1]
     if len(free) < 2:
         return
-    tips, headings, widths = [], [], []
-    for _, (key, side) in free:
+    tips, bases, headings, widths = [], [], [], []
+    for _, key, side in free:
         segment = graph.segments[key]
         path = segment.path if side == 0 else segment.path[::-1]
         inner = path[: max(4, len(path) // 2)].astype(np.intp)
-        width = 2.0 * float(np.median(distance[inner[:, 0], inner[:, 1]]))
+        width = max(2.0 * float(np.median(distance[inner[:, 0], inner[:, 1]])), 2.0)
         tips.append(path[0].astype(float))
-        widths.append(max(width, 2.0))
-        headings.append(-_outward(segment, side, width / 2.0))
-    tips_array, headings_array, widths_array = np.array(tips), np.array(headings), np.array(widths)
-    reach = BRIDGE_WIDTHS * float(widths_array.max()) + 4.0
+        # A slanting cut draws the skeleton's tip into its corner: directions are judged one width inside.
+        bases.append(path[min(round(width), len(path) - 1)].astype(float))
+        widths.append(width)
+        headings.append(-_outward(segment, side, width))
+    at, inside = np.array(tips), np.array(bases)
+    reach = BRIDGE_WIDTHS * max(widths) + 4.0
     candidates = []
     for i in range(len(free)):
-        gaps = tips_array[i + 1 :] - tips_array[i]
-        lengths = np.hypot(gaps[:, 0], gaps[:, 1])
+        lengths = np.hypot(*(at[i + 1 :] - at[i]).T)
         for j in np.flatnonzero(lengths <= reach) + i + 1:
             length = float(lengths[j - i - 1])
-            if length > BRIDGE_WIDTHS * max(widths[i], widths[j]) + 4.0 or length < 1.0 or free[i][1][0] == free[j][1][0]:
+            if length > BRIDGE_WIDTHS * max(widths[i], widths[j]) + 4.0 or free[i][1] == free[j][1]:
                 continue
-            direction = (tips_array[j] - tips_array[i]) / length
-            straight = min(float(headings_array[i] @ direction), -float(headings_array[j] @ direction))
+            across = inside[j] - inside[i]
+            direction = across / max(math.hypot(*across), 1e-9)
+            straight = min(float(headings[i] @ direction), -float(headings[j] @ direction))
             if straight < BRIDGE_COSINE:
                 continue
             steps = np.linspace(0.0, 1.0, int(length) + 2)[:, None]
-            line = np.rint(tips_array[i] + steps * (tips_array[j] - tips_array[i])).astype(np.intp)
-            if other[line[:, 0], line[:, 1]].mean() < 0.4:
-                continue
-            candidates.append((length * (2.0 - straight), i, j))
+            line = np.rint(at[i] + steps * (at[j] - at[i])).astype(np.intp)
+            if other[line[:, 0], line[:, 1]].mean() >= 0.4:
+                candidates.append((length * (2.0 - straight), i, int(j)))
     used: set[int] = set()
     for _, i, j in sorted(candidates):
         if i in used or j in used:
             continue
         used |= {i, j}
-        count = max(2, round(float(np.hypot(*(tips_array[j] - tips_array[i])))))
-        line = tips_array[i] + np.linspace(0.0, 1.0, count + 1)[:, None] * (tips_array[j] - tips_array[i])
+        starts = []
+        for k in (i, j):
+            _, key, side = free[k]
+            segment = graph.segments[key]
+            cut = min(round(widths[k] / 2.0), (len(segment.path) - 1) // 2)
+            segment.path = segment.path[cut:] if side == 0 else segment.path[: len(segment.path) - cut]
+            starts.append(segment.path[0 if side == 0 else -1].astype(float))
+        count = max(2, round(float(math.hypot(*(starts[1] - starts[0])))))
+        line = starts[0] + np.linspace(0.0, 1.0, count + 1)[:, None] * (starts[1] - starts[0])
         graph.segments[graph.new_id()] = Segment(free[i][0], free[j][0], line.astype(np.float32))
     if used:
         _join_through_nodes_of_degree_two(graph)
-
-
-def branches_at(graph: Topology) -> dict[int, list[tuple[int, int]]]:
-    """Bifurcations: nodes with three or more branches that are no contacts."""
-    return {n: incident for n, incident in graph.ends().items() if len(incident) >= 3 and n not in graph.contacts}

@@ -1,0 +1,381 @@
+"""The vessel columns: calibre, crossings, regions, nulls with reasons, invariance."""
+
+import math
+
+import numpy as np
+import pytest
+
+from retsam.biomarkers.config import BiomarkersConfig
+from retsam.biomarkers.phantoms import draw
+from retsam.biomarkers.phantoms.eyes import phantom_context
+from retsam.biomarkers.phantoms.families import draw_family
+from retsam.biomarkers.registry import Null, index
+from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, measure_vessels, vessel_graphs
+from retsam.biomarkers.vessels.analysis import Analysis
+from retsam.biomarkers.vessels.calibre import hubbard, knudtson, zone_b_widths
+from retsam.biomarkers.vessels.crossings import nicking
+
+SIDE = 800
+DISC = (420.0, 390.0, 55.0)
+
+
+def spokes(widths, disc=DISC, first=7.0, outer=4.0, side=SIDE):
+    """Straight vessels from the disc's margin outwards, one of each width."""
+    mask = np.zeros((side, side), bool)
+    for i, width in enumerate(widths):
+        heading = first + 360.0 * i / len(widths)
+        start = draw.line(disc[:2], heading, disc[2])[-1]
+        draw.draw_vessel(mask, draw.line(tuple(start), heading, (outer - 1.0) * disc[2]), width)
+    return mask
+
+
+def tree_eye():
+    """An eye with arteries and veins that bend, fork and cross, the disc to the right of the fovea (a right eye)."""
+    planes = {"artery": np.zeros((SIDE, SIDE), bool), "vein": np.zeros((SIDE, SIDE), bool)}
+    disc, fovea = (560.0, 400.0, 45.0), (340.0, 415.0)
+    for kind, shift, width in (("artery", 0.0, 7.0), ("vein", 11.0, 10.0)):
+        for side in (-1, 1):
+            t = np.linspace(0.0, 1.0, 200)
+            x = 540.0 - 430.0 * t
+            y = 400.0 + side * (30.0 + shift + 190.0 * np.sqrt(t) + 14.0 * np.sin(9.0 * t + shift))
+            draw.draw_vessel(planes[kind], np.column_stack([x, y]), width)
+            for k, (at, heading, length) in enumerate(((60, 120, 150), (110, 95, 120), (150, 60, 160))):
+                start = (x[at], y[at])
+                wave = draw.sinusoid(start, side * (heading + shift), 3.0, 70.0, length / 70.0, 300)
+                draw.draw_vessel(planes[kind], wave, width * (0.6 - 0.08 * k))
+                draw.draw_vessel(planes[kind], draw.line(start, -side * (heading - 25.0 + 2 * shift), 110.0), width * 0.5)
+            nasal = draw.line((580.0, 400.0 + side * (20.0 + shift)), side * (35.0 + shift), 200.0)
+            draw.draw_vessel(planes[kind], nasal, width * 0.8)
+    fov = draw.circle((SIDE, SIDE), (399.5, 399.5), 395.0)
+    return {"planes": {k: p & fov for k, p in planes.items()}, "disc": disc, "fovea": fovea, "fov": fov, "eye": "R"}
+
+
+def values_of(**arguments):
+    planes = arguments.pop("planes")
+    return measure_vessels(phantom_context(planes, **arguments))
+
+
+# ---- dictionary ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_column_is_in_the_dictionary_and_in_range():
+    eye = tree_eye()
+    planes = eye.pop("planes")
+    values = measure_vessels(phantom_context(planes, **eye, config=BiomarkersConfig(extra_tortuosity=True)))
+    by_name = index([*DICTIONARY, *EXTRA_DICTIONARY])
+    assert set(values) == set(by_name)
+    for name, value in values.items():
+        if not isinstance(value, Null):
+            low, high = by_name[name].valid_range
+            assert math.isfinite(value) and low <= value <= high, name
+    measured = [n for n, v in values.items() if not isinstance(v, Null)]
+    assert len(measured) > 0.9 * len(values)
+
+
+def test_entries_are_documented():
+    for entry in [*DICTIONARY, *EXTRA_DICTIONARY]:
+        assert entry.definition and entry.unit and entry.needs, entry.name
+    assert {e.name for e in DICTIONARY} >= {
+        "crae", "crve", "avr", "crae_um", "crae_hubbard_um", "fractal_dimension_d0_artery", "width_mean_vein_zone_b",
+        "tortuosity_curvature_vessel", "tortuosity_density_vein_zone_c", "sparsity_mean_vessel_dd", "crossing_count",
+        "nicking_index", "beading_index_vein", "arcade_angle_artery", "length_diameter_ratio_artery",
+    }  # fmt: skip
+
+
+# ---- calibre -------------------------------------------------------------------------------------------------------------
+
+
+def by_hand(widths, factor):
+    widest = sorted(widths)[-6:]
+    while len(widest) > 1:
+        paired = [factor * math.hypot(widest[i], widest[-1 - i]) for i in range(len(widest) // 2)]
+        widest = sorted(paired + ([widest[len(widest) // 2]] if len(widest) % 2 else []))
+    return widest[0]
+
+
+def test_knudtson_from_widths():
+    widths = [14.2, 9.1, 12.7, 8.8, 11.0, 7.3, 5.0, 2.0]
+    # Six widest: (14.2, 7.3), (12.7, 8.8), (11.0, 9.1) -> three -> widest with narrowest, the middle one waits -> one.
+    first = sorted(0.88 * math.hypot(a, b) for a, b in ((14.2, 7.3), (12.7, 8.8), (11.0, 9.1)))
+    second = sorted([0.88 * math.hypot(first[0], first[2]), first[1]])
+    assert knudtson(widths, "artery") == pytest.approx(0.88 * math.hypot(*second), abs=1e-9)
+    assert knudtson(widths, "vein") == pytest.approx(by_hand(widths, 0.95), abs=1e-9)
+    assert knudtson([3.0 * w for w in widths], "artery") == pytest.approx(3.0 * knudtson(widths, "artery"), abs=1e-9)
+
+
+def test_equivalents_of_equal_widths():
+    assert knudtson([16.0] * 6, "artery") == pytest.approx(27.97487818001744, abs=1e-9)
+    assert knudtson([24.0] * 6, "vein") == pytest.approx(51.302659931040594, abs=1e-9)
+    assert hubbard([80.0] * 6, "artery") == pytest.approx(151.72174035621904, abs=1e-9)
+    assert hubbard([120.0] * 6, "vein") == pytest.approx(224.9845980950696, abs=1e-9)
+
+
+@pytest.mark.parametrize("first", [0.0, 7.0, 22.0, 41.0])
+def test_calibre_from_a_drawing(first):
+    arteries, veins = [9.0, 8.0, 7.5, 7.0, 6.0, 6.0, 5.0], [12.0, 11.0, 10.0, 9.0, 9.0, 8.0, 6.0, 4.0]
+    planes = {"artery": spokes(arteries, first=first), "vein": spokes(veins, first=first + 25.0)}
+    values = values_of(planes=planes, disc=DISC, um_per_px=12.0)
+    assert values["vessel_count_artery_zone_b"] == 7
+    assert values["vessel_count_vein_zone_b"] == 8
+    assert values["crae"] == pytest.approx(knudtson(arteries, "artery"), rel=0.02)
+    assert values["crve"] == pytest.approx(knudtson(veins, "vein"), rel=0.02)
+    assert values["avr"] == pytest.approx(values["crae"] / values["crve"], abs=1e-12)
+    assert values["crae_um"] == pytest.approx(12.0 * values["crae"], abs=1e-9)
+    assert values["crae_dd"] == pytest.approx(values["crae"] / (2 * DISC[2]), rel=0.01)
+    assert values["crae_hubbard_um"] == pytest.approx(hubbard([12.0 * w for w in arteries], "artery"), rel=0.02)
+
+
+def test_vessel_that_forks_in_zone_b_counts_once():
+    """A trunk that covers most of the zone counts as the trunk, one that forks early as its two branches; never all three."""
+    for fork_at, expected in ((2.75, 1), (2.2, 2)):
+        mask = np.zeros((SIDE, SIDE), bool)
+        tip = tuple(draw.line(DISC[:2], 20.0, fork_at * DISC[2])[-1])
+        draw.draw_vessel(mask, np.array([draw.line(DISC[:2], 20.0, DISC[2])[-1], tip]), 9.0)
+        for side in (-1, 1):
+            draw.draw_vessel(mask, draw.line(tip, 20.0 + side * 30.0, 150.0), 7.0)
+        analysis = Analysis(phantom_context({"artery": mask, "vein": mask}, disc=DISC))
+        assert len(zone_b_widths(analysis, "artery")) == expected
+
+
+# ---- nulls ---------------------------------------------------------------------------------------------------------------
+
+
+def reason(values, name):
+    assert isinstance(values[name], Null), f"{name} = {values[name]}"
+    return values[name].reason
+
+
+def test_fewer_than_six_vessels_is_null_with_the_count_beside():
+    values = values_of(planes={"artery": spokes([8.0] * 5), "vein": spokes([9.0] * 7, first=40.0)}, disc=DISC)
+    assert reason(values, "crae") == reason(values, "crae_um") == reason(values, "crae_hubbard_um") == "too_few_vessels"
+    assert reason(values, "avr") == "too_few_vessels"
+    assert values["vessel_count_artery_zone_b"] == 5
+    assert values["crve"] > 0
+
+
+def test_no_disc():
+    values = values_of(planes={"artery": spokes([8.0] * 6), "vein": spokes([9.0] * 6, first=40.0)})
+    for name in ("crae", "avr", "width_mean_vein_zone_b", "tortuosity_curvature_artery", "width_mean_artery_dd", "arcade_angle_vein"):
+        assert reason(values, name) in ("no_disc", "mask_not_given"), name
+    assert reason(values, "width_mean_artery_um") == "no_scale"
+    assert values["width_mean_artery"] == pytest.approx(8.0, abs=0.3)
+    assert values["tortuosity_distance_artery"] < 0.003
+
+
+def test_no_fovea():
+    values = values_of(planes={"artery": spokes([8.0] * 6), "vein": spokes([9.0] * 6, first=40.0)}, disc=DISC)
+    assert reason(values, "arcade_angle_artery") == "no_fovea"
+    assert reason(values, "area_density_vessel_superior") == "no_fovea"
+    assert values["crae"] > 0
+
+
+def test_zone_outside_the_photograph():
+    disc = (30.0, 390.0, 55.0)
+    planes = {"artery": spokes([8.0] * 6, disc=(60.0, 390.0, 55.0)), "vein": spokes([9.0] * 6, disc=(60.0, 390.0, 55.0), first=40.0)}
+    values = values_of(planes=planes, disc=disc)
+    assert reason(values, "crae") == "zone_outside_fov"
+    assert reason(values, "vessel_count_vein_zone_b") == "zone_outside_fov"
+
+
+def test_empty_masks():
+    empty = np.zeros((SIDE, SIDE), bool)
+    values = values_of(planes={"artery": empty, "vein": spokes([9.0] * 6)}, disc=DISC, fovea=(200.0, 400.0), eye="R")
+    for entry in DICTIONARY:
+        if entry.structure == "artery":
+            assert reason(values, entry.name) == "too_few_vessels"
+    assert reason(values, "avr") == reason(values, "crossing_count") == "too_few_vessels"
+    assert values["crve"] > 0
+
+
+def test_mask_not_given():
+    values = values_of(planes={"vessel": spokes([9.0] * 6)}, disc=DISC)
+    assert reason(values, "crae") == reason(values, "avr") == "mask_not_given"
+    assert values["width_mean_vessel"] == pytest.approx(9.0, abs=0.3)
+
+
+def test_low_resolution():
+    small = (210.0, 195.0, 27.0)
+    planes = {"artery": spokes([4.0] * 6, disc=small, side=400), "vein": spokes([5.0] * 6, disc=small, first=30.0, side=400)}
+    values = values_of(planes=planes, disc=small)
+    assert reason(values, "crae") == reason(values, "width_mean_vein") == reason(values, "area_density_artery") == "resolution_too_low"
+    assert values["tortuosity_distance_artery"] < 0.003
+
+
+# ---- crossings -----------------------------------------------------------------------------------------------------------
+
+
+def cross(angle, gap=False, notch=0.0):
+    """One artery over one vein; with a gap, the artery's mask interrupts the vein's; a notch narrows the vein beside it."""
+    planes = {"artery": np.zeros((SIDE, SIDE), bool), "vein": np.zeros((SIDE, SIDE), bool)}
+    middle = (399.5, 399.5)
+    draw.draw_vessel(planes["artery"], draw.line(tuple(draw.line(middle, 10.0 + angle, -250.0)[-1]), 10.0 + angle, 500.0), 8.0)
+    along = np.linspace(-250.0, 250.0, 1001)
+    width = 12.0 * (1.0 - notch * (np.abs(along) < 22.0))
+    vein = np.column_stack([middle[0] + along * math.cos(math.radians(10)), middle[1] + along * math.sin(math.radians(10))])
+    draw.draw_vessel(planes["vein"], vein, width)
+    if gap:
+        planes["vein"] &= ~planes["artery"]
+    return planes
+
+
+@pytest.mark.parametrize("angle", [35.0, 60.0, 90.0])
+@pytest.mark.parametrize("gap", [False, True])
+def test_crossing_is_one_and_no_bifurcation(angle, gap):
+    values = values_of(planes=cross(angle, gap), um_per_px=12.0)
+    assert values["crossing_count"] == 1
+    for structure, segments, ends in (("artery", 1, 2), ("vein", 1, 2), ("vessel", 2, 4)):
+        assert values[f"branchpoint_count_{structure}"] == 0, structure
+        assert values[f"segment_count_{structure}"] == segments, structure
+        assert values[f"endpoint_count_{structure}"] == ends, structure
+
+
+def test_crossing_angle_and_place():
+    crossing = Analysis(phantom_context(cross(60.0))).crossings[0]
+    assert (crossing.x, crossing.y) == pytest.approx((399.5, 399.5), abs=1.0)
+    assert crossing.angle == pytest.approx(60.0, abs=2.0)
+
+
+def test_nicking():
+    for notch in (0.0, 0.25):
+        analysis = Analysis(phantom_context(cross(80.0, notch=notch)))
+        assert nicking(analysis, analysis.crossings[0]) == pytest.approx(notch, abs=0.04)
+
+
+def test_artery_that_ends_on_a_vein_is_no_bifurcation():
+    planes = cross(80.0)
+    planes["artery"][:395] = False
+    values = values_of(planes=planes)
+    assert values["branchpoint_count_vessel"] == 0
+    assert values["crossing_count"] == 0
+    assert values["segment_count_vessel"] == 2
+
+
+def test_spur_is_cut_and_branch_is_kept():
+    for length, branches in ((9.0, 0), (40.0, 1)):
+        mask = np.zeros((SIDE, SIDE), bool)
+        draw.draw_vessel(mask, draw.line((100.0, 400.0), 8.0, 600.0), 10.0)
+        draw.draw_vessel(mask, draw.line(tuple(draw.line((100.0, 400.0), 8.0, 300.0)[-1]), 80.0, length), 5.0)
+        values = values_of(planes={"artery": mask, "vein": mask})
+        assert values["branchpoint_count_artery"] == branches
+
+
+def test_loop_is_kept():
+    mask = np.zeros((SIDE, SIDE), bool)
+    draw.draw_vessel(mask, draw.arc((400.0, 400.0), 120.0, 0.0, 360.0), 8.0)
+    draw.draw_vessel(mask, draw.line((520.0, 400.0), 10.0, 200.0), 8.0)
+    values = values_of(planes={"artery": mask, "vein": mask})
+    assert values["branchpoint_count_artery"] == 1
+    assert values["segment_count_artery"] == 2
+    assert values["endpoint_count_artery"] == 1
+
+
+def test_beading():
+    beading = []
+    for amplitude in (0.0, 2.0):
+        mask = np.zeros((SIDE, SIDE), bool)
+        along = np.linspace(0.0, 1.0, 601)
+        width = 12.0 + amplitude * np.sin(2.0 * np.pi * 600.0 * along / 40.0) - 2.0 * along
+        draw.draw_vessel(mask, draw.line((100.0, 380.0), 11.0, 600.0, 601), width)
+        beading.append(values_of(planes={"artery": mask, "vein": mask})["beading_index_vein"])
+    assert beading[0] < 0.001
+    # Variance of a sine of amplitude 2 is 2; mean width 11.
+    assert beading[1] == pytest.approx(2.0 / 11.0**2, rel=0.15)
+
+
+# ---- table of the graph ----------------------------------------------------------------------------------------------------
+
+
+def test_graph_table():
+    eye = tree_eye()
+    table = vessel_graphs(phantom_context(eye.pop("planes"), **eye))
+    assert set(table["structure"]) == {"artery", "vein", "vessel"}
+    assert (table["x"].map(len) == table["y"].map(len)).all()
+    row = table[table["structure"] == "vessel"].sort_values("length_px").iloc[-1]
+    assert row["length_px"] == pytest.approx(float(np.hypot(np.diff(row["x"]), np.diff(row["y"])).sum()), rel=0.01)
+    assert row["kind"] in ("artery", "vein")
+
+
+# ---- invariance ------------------------------------------------------------------------------------------------------------
+
+
+def turned(eye, how):
+    """The same eye, its masks turned by 90 degrees or mirrored."""
+    side = SIDE - 1.0
+    move = {
+        "quarter": (lambda m: np.rot90(m), lambda x, y: (y, side - x)),
+        "half": (lambda m: np.rot90(m, 2), lambda x, y: (side - x, side - y)),
+        "mirror": (lambda m: m[:, ::-1], lambda x, y: (side - x, y)),
+    }[how]
+    disc = eye["disc"]
+    return {
+        "planes": {k: np.ascontiguousarray(move[0](p)) for k, p in eye["planes"].items()},
+        "disc": (*move[1](*disc[:2]), disc[2]),
+        "fovea": move[1](*eye["fovea"]),
+        "fov": np.ascontiguousarray(move[0](eye["fov"])),
+        "eye": {"R": "L", "L": "R"}[eye["eye"]] if how == "mirror" else eye["eye"],
+    }
+
+
+#: Values that are zero but for noise have no relative change: what is too small to matter, by the start of the name.
+FLOORS = {"tortuosity_distance": 5e-4, "nicking_index": 0.02, "singularity_length": 0.02, "beading_index": 5e-4}
+
+
+def moved(one, two, names, tolerance=0.05):
+    """Names of values that differ by more than the tolerance (of the larger), or are null in one only."""
+    found = []
+    for name in names:
+        floor = next((f for start, f in FLOORS.items() if name.startswith(start)), 1e-6)
+        a, b = one[name], two[name]
+        if isinstance(a, Null) or isinstance(b, Null):
+            if type(a) is not type(b):
+                found.append(name)
+        elif abs(a - b) > tolerance * max(abs(a), abs(b)) + floor:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("how", ["quarter", "half", "mirror"])
+def test_turning_and_mirroring_moves_nothing(how):
+    eye = tree_eye()
+    one, two = values_of(**{**eye}), values_of(**turned(eye, how))
+    different = moved(one, two, one)
+    assert len(different) <= 0.02 * len(one), different
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_scaling_moves_little(factor):
+    eye = tree_eye()
+    base = 2 if factor == 0.5 else 1
+
+    def resampled(k):
+        grow = lambda m: np.kron(m, np.ones((k, k), bool))  # noqa: E731
+        place = lambda p: tuple(k * (v + 0.5) - 0.5 for v in p)  # noqa: E731
+        disc = eye["disc"]
+        return {
+            "planes": {n: grow(p) for n, p in eye["planes"].items()}, "fov": grow(eye["fov"]), "fovea": place(eye["fovea"]),
+            "disc": (*place(disc[:2]), k * disc[2]), "eye": eye["eye"],
+        }  # fmt: skip
+
+    one, two = values_of(**resampled(base)), values_of(**resampled(base * 2 if factor == 2 else 1))
+    names = [e.name for e in DICTIONARY if e.scale_free]
+    different = moved(one, two, names)
+    assert len(different) <= 0.05 * len(names), different
+
+
+# ---- the public benchmark, in part -------------------------------------------------------------------------------------------
+
+
+def test_public_spokes_at_thirty_degrees():
+    shape = draw_family("spokes-macula-centred", 30.0)
+    values = measure_vessels(phantom_context(shape.planes, disc=shape.disc, fov=shape.fov, um_per_px=5.0))
+    for name, column in (
+        ("knudtson/artery", "crae"),
+        ("knudtson/vein", "crve"),
+        ("hubbard/artery", "crae_hubbard_um"),
+        ("hubbard/vein", "crve_hubbard_um"),
+    ):
+        assert values[column] == pytest.approx(shape.truth[f"central-retinal-equivalents/{name}"], rel=0.005)
+    assert values["avr"] == pytest.approx(0.5452909891537863, rel=0.005)
+    assert values["width_mean_artery"] == pytest.approx(16.0, rel=0.005)
+    assert values["endpoint_count_vessel"] == 24 and values["branchpoint_count_vessel"] == 0
+    assert values["component_count_vessel"] == 12
