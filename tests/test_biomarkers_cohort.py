@@ -177,6 +177,15 @@ def test_gather_joins_and_nulls_rejects(parts, tmp_path):
     np.testing.assert_allclose(csv["cdr_vertical"], table["cdr_vertical"].astype(float), equal_nan=True)
 
 
+def test_gather_tells_the_header_from_the_table(stores, tmp_path):
+    masks = [dataclasses.replace(eye(name, 1), um_per_px=5.0) for name in "xy"] + [eye("z", 2)]
+    write_store(tmp_path / "s0003.zarr", masks)
+    part = measure_stores([Part(tmp_path / "s0003.zarr", tmp_path / "p.parquet")], CONFIG, quiet=True)
+    cohort, quality = tables("xyz")
+    gather(part, cohort.assign(um_per_px=[5.0, np.nan, np.nan]), quality.assign(grade="usable"), tmp_path / "b.parquet")
+    assert pd.read_parquet(tmp_path / "b.parquet")["scale_source"].tolist() == ["manifest", "dicom", "disc_1800um"]
+
+
 def test_gather_reports_all_faults_at_once(parts, tmp_path):
     cohort, quality = tables()
     stranger = pd.DataFrame({"image_id": ["z"], "subject": ["s9"], "visit": [None], "shard": ["s0009"], "status": ["ok"]})

@@ -106,7 +106,7 @@ class Context:
     native_scale : float
         Native px per grid px.
     um_per_px_native : float or None
-        Micrometres per native px; `scale_source` is ``manifest``, ``dicom``, ``disc_1800um`` or None.
+        Micrometres per native px; `scale_source` is ``manifest`` (known from outside), ``disc_1800um`` or None.
     eye : str or None
         ``R`` or ``L``, from the table, else from disc and fovea; `eye_derived` is the latter alone.
     """
@@ -234,7 +234,8 @@ class Context:
         self.um_per_px_native: float | None = None
         if given is not None and math.isfinite(given) and given > 0:
             self.um_per_px_native = float(given)
-            self.scale_source = getattr(self.masks, "um_per_px_source", None) or "manifest"
+            # Masks do not say where their pixel size came from; `gather` tells the DICOM header's apart by the cohort table.
+            self.scale_source = "manifest"
         elif self.px_per_dd:
             self.um_per_px_native = self.config.um_per_dd / (self.px_per_dd * self.native_scale)
             self.scale_source = f"disc_{self.config.um_per_dd:.0f}um"

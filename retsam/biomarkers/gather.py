@@ -55,15 +55,22 @@ def _reject(table: pa.Table, rejected: np.ndarray) -> pa.Table:
     mask = pa.array(rejected & np.asarray(pc.equal(table["status"], "ok").to_numpy(zero_copy_only=False), dtype=bool))
     if not pc.any(mask).as_py():
         return table
-    columns = []
-    for field in table.schema:
-        column = table[field.name]
+    names, columns = set(table.schema.names), []
+    for field, column in zip(table.schema, table.columns, strict=True):
         if field.name.endswith("__reason"):
             column = pc.if_else(mask, pa.scalar("quality_reject"), column)
-        elif f"{field.name}__reason" in table.schema.names:
+        elif f"{field.name}__reason" in names:
             column = pc.if_else(mask, pa.scalar(None, field.type), column)
         columns.append(column)
     return pa.table(columns, schema=table.schema)
+
+
+def _name_scale(table: pa.Table, known: pd.Series) -> pa.Table:
+    """A pixel size that the cohort table does not have came from the photograph's DICOM header."""
+    position = table.schema.get_field_index("scale_source")
+    absent = pa.array(known.isna().to_numpy())
+    from_header = pc.and_(absent, pc.fill_null(pc.equal(table["scale_source"], "manifest"), False))
+    return table.set_column(position, "scale_source", pc.if_else(from_header, pa.scalar("dicom"), table["scale_source"]))
 
 
 def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFrame, out: str | Path) -> int:
@@ -92,13 +99,13 @@ def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFr
     faults = _faults(paths, cohort, quality)
     if faults:
         raise GatherError("the biomarker table cannot be gathered:\n  " + "\n  ".join(faults))
-    front = cohort.set_index("image_id").reindex(columns=list(_COHORT))
+    front = cohort.set_index("image_id").reindex(columns=[*_COHORT, "um_per_px"])
     rejected = set(quality.loc[quality["grade"] == "reject", "image_id"])
-    names = [field.name for field in pq.read_schema(paths[0])]
+    first = pq.read_schema(paths[0])
+    names = first.names
     order = ["image_id", "subject", "eye", "visit", "shard", *(name for name in names if name not in ("image_id", "eye"))]
-    schema = pa.schema(
-        [pq.read_schema(paths[0]).field(name) if name in names else pa.field(name, pa.string()) for name in order]
-    ).remove_metadata()
+    kinds = dict(zip(names, first.types, strict=True))
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in order])
     rows = 0
     with TableWriter(out, out.with_suffix(".csv"), schema) as writer:
         for path in paths:
@@ -106,6 +113,8 @@ def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFr
             ids = table["image_id"].to_pandas()
             table = _reject(table, ids.isin(rejected).to_numpy())
             own = front.loc[ids]
+            if "um_per_px" in cohort:
+                table = _name_scale(table, own["um_per_px"])
             for name in _COHORT:
                 values = [None if pd.isna(value) else str(value) for value in own[name]]
                 table = table.append_column(pa.field(name, pa.string()), pa.array(values, pa.string()))

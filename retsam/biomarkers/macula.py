@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from retsam.biomarkers.blobs import pixels
 from retsam.biomarkers.context import Context
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.units import length_columns, length_values
@@ -91,7 +92,7 @@ def _vessel_distance(context: Context) -> float | Null:
     """Grid px from the fovea to the nearest vessel pixel's edge."""
     if (null := context.missing("vessel")) is not None:
         return null
-    rows, columns = np.nonzero(context.plane("vessel"))
+    rows, columns = pixels(context.plane("vessel"))
     if not len(rows):
         return Null("too_few_vessels")
     x, y = context.fovea

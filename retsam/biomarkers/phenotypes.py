@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from retsam.biomarkers.blobs import Blobs
+from retsam.biomarkers.blobs import Blobs, pixels
 from retsam.biomarkers.context import Context
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.units import area_columns, area_values, length_columns, length_values
@@ -156,7 +156,7 @@ def _ppa_ring(context: Context) -> tuple[float | Null, float | Null]:
     if null is not None:
         return null, null
     disc = context.disc
-    rows, columns = np.nonzero(context.plane("peripapillary_atrophy") & ~disc.mask)
+    rows, columns = pixels(context.plane("peripapillary_atrophy") & ~disc.mask)
     if not len(rows):
         return 0.0, 0.0
     angle = np.arctan2(rows - disc.y, columns - disc.x)
@@ -198,7 +198,7 @@ def measure_phenotypes(context: Context) -> dict[str, float | Null]:
     if not planes:
         null = context.missing(*ATROPHIES)
         return out | {"atrophy_coverage": null} | length_values(context, "atrophy_fovea_distance", null)
-    rows, columns = np.nonzero(np.logical_or.reduce(planes))
+    rows, columns = pixels(np.logical_or.reduce(planes))
     out["atrophy_coverage"] = len(rows) / context.fov_area
     distance: float | Null | None = context.fovea_null or (None if len(rows) else Null("none_present"))
     if distance is None:
