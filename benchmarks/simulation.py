@@ -6,8 +6,9 @@ Run:
     python benchmarks/simulation.py --cohorts 100   # a quick look
 
 Subjects have two eyes (some have one), whose biomarkers and outcomes are correlated. Outcomes are drawn so that the marginal effect,
-the one that GEE estimates, is known exactly: binary and ordered ones with a random intercept from the bridge distribution (Wang & Louis
-2003, Biometrika 90:765), times with a positive stable frailty (Hougaard 1986, Biometrika 73:671). The last line is JSON, one entry a scenario.
+the one that GEE estimates, is known exactly: binary and ordered ones with a random intercept from the bridge distribution (Wang &
+Louis 2003, Biometrika 90:765), times with a positive stable frailty (Hougaard 1986, Biometrika 73:671). The last line is JSON, one
+entry a scenario.
 """
 
 from __future__ import annotations
