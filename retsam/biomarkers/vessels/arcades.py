@@ -66,9 +66,9 @@ def follow(analysis: Analysis, structure: str, side: int) -> np.ndarray | None:
     if np.count_nonzero(start) < 5:
         return None
     segments = graph.segment_of[start]
-    totals = np.bincount(segments, weights=graph.width[start], minlength=graph.size)
-    counts = np.bincount(segments, minlength=graph.size)
-    means = np.where(counts >= max(3.0, 0.3 * disc.r), totals / np.maximum(counts, 1), 0.0)
+    lengths = np.bincount(segments, weights=graph.sample_length[start], minlength=graph.size)
+    totals = np.bincount(segments, weights=graph.sample_length[start] * graph.width[start], minlength=graph.size)
+    means = np.where(lengths >= 0.3 * disc.r, totals / np.maximum(lengths, 1e-9), 0.0)
     if means.max() <= 0.0:
         return None
     segment = int(np.argmax(means))

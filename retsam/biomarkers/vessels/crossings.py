@@ -39,7 +39,7 @@ def nicking(analysis: Analysis, crossing: Crossing) -> float | None:
     """Relative narrowing of the vein beside the artery, or None where it cannot be told."""
     artery, vein = analysis.graph("artery"), analysis.graph("vein")
     width = float(vein.width[crossing.vein])
-    if crossing.angle < LEAST_ANGLE or width < LEAST_VEIN_PX:
+    if crossing.angle < LEAST_ANGLE or width < LEAST_VEIN_PX * vein.pixel:
         return None
     hidden = 0.5 * float(artery.width[crossing.artery]) / math.sin(math.radians(crossing.angle)) + 1.0
     segment = int(vein.segment_of[crossing.vein])

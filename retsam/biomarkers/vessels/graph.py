@@ -5,14 +5,14 @@ Mask -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from retsam.biomarkers.vessels import centreline, topology
-from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton
+from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton, replication
 
 #: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that pixels alone explain (px rms), and
 #: its part of the width.
@@ -49,6 +49,10 @@ class VesselGraph:
     crossings : ndarray [C, 2]
         Where two vessels cross (of the `vessel` structure only).
     segment_kind : ndarray of int [S]
+    skeleton : Skeleton or None
+        What the graph was traced on; None where several graphs were joined or the mask was enlarged.
+    pixel : float
+        Grid px to a pixel of the mask as it was drawn: more than 1 for enlarged masks.
     """
 
     structure: str
@@ -64,6 +68,7 @@ class VesselGraph:
     crossings: np.ndarray
     segment_kind: np.ndarray
     skeleton: Skeleton | None
+    pixel: float = 1.0
 
     @property
     def size(self) -> int:
@@ -137,7 +142,25 @@ def join_graphs(structure: str, graphs: list[VesselGraph], crossings: np.ndarray
         ends=np.concatenate([np.where(g.ends >= 0, g.ends + shift, -1) for g, shift in zip(graphs, nodes[:-1], strict=True)]),
         crossings=crossings,
         skeleton=None,
+        pixel=max(g.pixel for g in graphs),
         **joined,
+    )
+
+
+def enlarge(graph: VesselGraph, factor: int, shift: tuple[int, int]) -> VesselGraph:
+    """A graph in a grid of `factor` times as many pixels, whose blocks start at `shift` (x, y)."""
+    # The centre of a block's first pixel lies half a block less half a pixel from the block's centre.
+    origin = np.array(shift) + (factor - 1) / 2.0
+    return replace(
+        graph,
+        points=graph.points * factor + origin,
+        width=graph.width * factor,
+        curvature=graph.curvature / factor,
+        node_points=graph.node_points * factor + origin,
+        node_radius=graph.node_radius * factor,
+        crossings=graph.crossings * factor + origin,
+        skeleton=None,
+        pixel=graph.pixel * factor,
     )
 
 
@@ -169,6 +192,10 @@ def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = N
     VesselGraph
         Without segments if the mask holds no vessel.
     """
+    factor, row, column = replication(plane)
+    if factor > 1:
+        small = [None if p is None else p[row::factor, column::factor] for p in (plane, artery, vein)]
+        return enlarge(build_graph(structure, *small), factor, (column, row))
     skeleton = make_skeleton(plane)
     if skeleton is None:
         return _empty(structure)

@@ -36,7 +36,7 @@ class Crossing:
 
 
 @njit(cache=True)
-def _intersections(one, one_segment, two, two_segment, height, width):
+def _intersections(one, one_segment, two, two_segment, height, width, reach):
     """Sample pairs (i, j) at which link i..i+1 of `one` meets link j..j+1 of `two`: int64 [n, 2]."""
     # Chains of links by pixel; entries are one more than a link's number, 0 ends a chain.
     grid = np.zeros((height, width), np.int32)
@@ -55,9 +55,9 @@ def _intersections(one, one_segment, two, two_segment, height, width):
             continue
         cy = int(two[j, 1])
         cx = int(two[j, 0])
-        # Links are about a pixel long: those that can meet start within two pixels of each other.
-        for y in range(max(cy - 2, 0), min(cy + 3, height)):
-            for x in range(max(cx - 2, 0), min(cx + 3, width)):
+        # Links that can meet start within the length of both of each other.
+        for y in range(max(cy - reach, 0), min(cy + reach + 1, height)):
+            for x in range(max(cx - reach, 0), min(cx + reach + 1, width)):
                 following = grid[y, x]
                 while following > 0:
                     i = following - 1
@@ -93,7 +93,10 @@ def find_crossings(
         (x, y, radius): inside it vessels overlie each other in tangles, and no crossing is counted.
     """
     height, width = shape
-    pairs = _intersections(artery.points, artery.segment_of.astype(np.int64), vein.points, vein.segment_of.astype(np.int64), height, width)
+    reach = 2 * round(max(artery.pixel, vein.pixel))
+    pairs = _intersections(
+        artery.points, artery.segment_of.astype(np.int64), vein.points, vein.segment_of.astype(np.int64), height, width, reach
+    )
     found: list[Crossing] = []
     for i, j in pairs.tolist():
         x, y = (artery.points[i] + vein.points[j]) / 2.0

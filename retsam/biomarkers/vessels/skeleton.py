@@ -60,6 +60,31 @@ def _clean(mask: np.ndarray, largest_hole: float, smallest_component: float) -> 
             cv2.drawContours(mask, contours, index, 0, cv2.FILLED)
 
 
+def replication(plane: np.ndarray) -> tuple[int, int, int]:
+    """Factor by which a mask was enlarged pixel by pixel (nearest neighbour), and where its blocks start.
+
+    An enlarged mask knows no more than the original, but its steps are larger: it is measured at its original size.
+
+    Parameters
+    ----------
+    plane : ndarray of bool, [H, W]
+
+    Returns
+    -------
+    factor, row, column : int
+        (1, 0, 0) for a mask that was not enlarged by a whole number.
+    """
+    rows = np.flatnonzero((plane[1:] != plane[:-1]).any(axis=1)) + 1
+    columns = np.flatnonzero((plane[:, 1:] != plane[:, :-1]).any(axis=0)) + 1
+    # A few straight edges may be so far apart by chance.
+    if len(rows) < 16 or len(columns) < 16:
+        return 1, 0, 0
+    for factor in (4, 3, 2):
+        if (rows % factor == rows[0] % factor).all() and (columns % factor == columns[0] % factor).all():
+            return factor, int(rows[0] % factor), int(columns[0] % factor)
+    return 1, 0, 0
+
+
 def make_skeleton(plane: np.ndarray) -> Skeleton | None:
     """Skeleton of a vessel mask.
 

@@ -117,7 +117,9 @@ def _length_diameter_ratio(analysis: Analysis, structure: str) -> Value:
 def _beading(analysis: Analysis) -> Value:
     graph = analysis.graph("vein")
     pieces = analysis.stretches("vein")
-    use = (pieces.length >= BEADING_LENGTH_WIDTHS * pieces.width) & (pieces.width >= BEADING_WIDTH_PX) & (pieces.samples >= 12)
+    use = (
+        (pieces.length >= BEADING_LENGTH_WIDTHS * pieces.width) & (pieces.width >= BEADING_WIDTH_PX * graph.pixel) & (pieces.samples >= 12)
+    )
     total = weight = 0.0
     for i in np.flatnonzero(use):
         window = slice(pieces.start[i], pieces.stop[i])
@@ -126,7 +128,7 @@ def _beading(analysis: Analysis) -> Value:
         smooth = np.convolve(graph.width[window][ok], np.ones(3) / 3.0, mode="valid")
         along = along[1:-1]
         residual = smooth - np.polyval(np.polyfit(along, smooth, 1), along)
-        variance = max(float(residual.var()) - _PIXEL_VARIANCE, 0.0)
+        variance = max(float(residual.var()) - _PIXEL_VARIANCE * graph.pixel**2, 0.0)
         total += pieces.length[i] * variance / pieces.width[i] ** 2
         weight += pieces.length[i]
     return total / weight if weight else Null("too_few_vessels")
