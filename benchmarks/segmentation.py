@@ -165,7 +165,7 @@ def main() -> int:
     figures = ours | theirs | {"images": len(paths), "threads": threads, "batch": batch, "device": args.device}
     figures["ratio_published"] = ours["images_per_second"] * theirs["published_seconds"] if theirs else None
     print(f"{args.device}, {threads} threads, {len(paths)} photographs, {batch} a pass, {ours['dtype']}")
-    print(f"default model   {ours['images_per_second']:8.2f} images/s, {ours['weights_mb']:.1f} MB of weights, peak {ours['peak_mb']:.0f} MB")
+    print(f"default model   {ours['images_per_second']:8.2f} images/s, weights {ours['weights_mb']:.1f} MB, peak {ours['peak_mb']:.0f} MB")
     print(f"                {100 * ours['network_share']:8.0f} % of the time in the network; the rest is reading, frames and masks")
     if theirs:
         print(f"published       {1 / theirs['published_seconds']:8.4f} images/s, peak {theirs['published_peak_mb']:.0f} MB")

@@ -18,7 +18,8 @@ import click
 @click.option("--split", help="Only rows of this split (train, test, ...).")
 @click.option("--held-out", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Training configuration (YAML): only the rows that it keeps out of training.")
-@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path), help="Weights file, or the published checkpoint [default: the shipped one].")
+@click.option("--weights", type=click.Path(dir_okay=False, path_type=Path),
+              help="Weights file, or the published checkpoint [default: the shipped one].")
 @click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
 @click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
