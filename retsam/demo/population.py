@@ -168,6 +168,8 @@ def _eye(row: dict[str, object], base: dict[str, float], camera: Camera, size: i
         values["media_opacity"] = float(rng.uniform(0.15, 0.55))
     for name, (low, high) in _BOUNDS.items():
         values[name] = float(np.clip(values[name], low, high))
+    if values["ppa_mm"] < 0.08:  # narrower crescents are not seen
+        values["ppa_mm"] = 0.0
     # Disease varies between eyes of one grade: gamma-mixed Poisson.
     lesions = {kind: int(min(90, rng.poisson(mean * rng.gamma(4, 1 / 4)))) for kind, mean in expected.items()}
     return EyeParameters(
