@@ -21,8 +21,8 @@ rule associate:
         f"{RESULTS}/benchmarks/associate.tsv"
     threads: 2
     resources:
-        mem_mb=3500,
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: 3500 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
         gpu=0,
     conda:
         "../../envs/cpu.yaml"

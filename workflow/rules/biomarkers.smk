@@ -13,8 +13,8 @@ rule measure:
         f"{RESULTS}/benchmarks/measure/{{shard}}.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
         gpu=0,
     conda:
         "../../envs/cpu.yaml"

@@ -14,7 +14,7 @@ rule metrics:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=lambda wildcards, attempt: 30 * attempt,
         gpu=0,
     conda:
         "../../envs/cpu.yaml"

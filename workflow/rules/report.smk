@@ -49,7 +49,7 @@ rule report:
     threads: 1
     resources:
         mem_mb=3000,
-        runtime=60,
+        runtime=30,
         gpu=0,
     conda:
         "../../envs/cpu.yaml"

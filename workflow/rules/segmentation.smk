@@ -15,8 +15,8 @@ rule segment:
         f"{RESULTS}/benchmarks/segment/{{shard}}.tsv"
     threads: PLAN.segment_threads
     resources:
-        mem_mb=3500,
-        runtime=240,
+        mem_mb=lambda wildcards, attempt: 3500 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
         gpu=PLAN.gpus,
     conda:
         f"../../envs/{PLAN.segment_environment}.yaml"
