@@ -333,7 +333,7 @@ def _shape(data: pd.DataFrame, names: list[str]) -> dict[str, pd.DataFrame]:
                         "high": edges[k + 1],
                         "median": mid,
                         "n": len(x) // 5,
-                        "n_cases": 4 if k == 0 else 8,
+                        "n_cases": 4 if k == 0 else 6,
                         "estimate": e,
                         "se": 0.2,
                         "ci_low": e - 0.4,

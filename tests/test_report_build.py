@@ -219,7 +219,8 @@ def test_the_flow_is_counted_where_the_association_room_left_none(copy):
 
 
 def test_pictures_shrink_and_then_go_to_keep_the_size(study, tmp_path):
-    done = build_report(study, tmp_path / "report.html", ReportConfig(figures=False, max_mb=1.0, gallery_side_px=1024, jpeg_quality=95, gallery_typical=60, gallery_biomarkers=2), SETTINGS)  # fmt: skip
+    config = ReportConfig(figures=False, max_mb=1.0, gallery_side_px=1024, jpeg_quality=95, gallery_typical=60, gallery_biomarkers=2)
+    done = build_report(study, tmp_path / "report.html", config, SETTINGS)
     text = (tmp_path / "report.html").read_text()
     assert done.bytes == len(text.encode()) <= 1e6 and done.pictures > 0
     assert "To keep this page under 1 MB" in text or done.pictures >= 60
@@ -264,7 +265,7 @@ def test_no_claim_of_significance_or_effect(report):
     _, text = report
     body = re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.DOTALL).lower()
     assert "significant" not in body
-    assert set(re.findall(r"\w+ \w+ effects?\b", body)) <= {"are not effects", "is not effect", "define outcomes, exposures, predictors, confounders, effect", "confounders, effect"} | set(re.findall(r"\w+ of the effect\b", body))  # fmt: skip
+    assert not re.search(r"\b(effects? of|effects? size|caus(es|ed) by|leads? to)\b", body)
 
 
 def test_command(study, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 from retsam.report.disclosure import hide_cells, hide_fits, hide_matrix, show_count
 from retsam.report.flow import faults, parse_reasons
 from retsam.report.html import csv_safe, csv_text, estimate_text, json_block, number, p_text, pack, q_text, table_html, tag
+from retsam.report.methods import Citations, merge
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
@@ -51,13 +52,32 @@ def test_pack_codes_texts_and_rounds_numbers():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.123456, "0.123"), (-1.5, "\u22121.50"), (12345, "12\u202f345"), (0, "0"), (None, "\u2013"), (99.96, "100"), (2e-7, "2.0\u00d710\u207b\u2077")]
-)  # fmt: skip
+    ("value", "text"),
+    [
+        (0.123456, "0.123"),
+        (-1.5, "\u22121.50"),
+        (12345, "12\u202f345"),
+        (0, "0"),
+        (None, "\u2013"),
+        (99.96, "100"),
+        (2e-7, "2.0\u00d710\u207b\u2077"),
+    ],
+)
 def test_numbers(value, text):
     assert number(value) == text
 
 
-@pytest.mark.parametrize(("nlp", "text"), [(0.0, "1.00"), (1.0, "0.10"), (2.0, "0.010"), (8.0, "1.0\u00d710\u207b\u2078"), (400.5, "3.2\u00d710\u207b\u2074\u2070\u00b9"), (None, "\u2013")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("nlp", "text"),
+    [
+        (0.0, "1.00"),
+        (1.0, "0.10"),
+        (2.0, "0.010"),
+        (8.0, "1.0\u00d710\u207b\u2078"),
+        (400.5, "3.2\u00d710\u207b\u2074\u2070\u00b9"),
+        (None, "\u2013"),
+    ],
+)
 def test_p_values_do_not_underflow(nlp, text):
     assert p_text(nlp) == text
 
@@ -110,12 +130,22 @@ def steps(rows):
 
 
 def test_a_flow_that_adds_up_has_no_fault():
-    flow = steps([("all", None, 0, "found", 10, 0, ""), ("all", None, 1, "readable", 8, 2, "truncated: 2"), ("dr", None, 2, "labelled", 5, 3, ""), ("dr", "age", 3, "covariates_complete", 4, 1, "age: 1"), ("dr", "sex", 3, "covariates_complete", 5, 0, "")])  # fmt: skip
+    flow = steps(
+        [
+            ("all", None, 0, "found", 10, 0, ""),
+            ("all", None, 1, "readable", 8, 2, "truncated: 2"),
+            ("dr", None, 2, "labelled", 5, 3, ""),
+            ("dr", "age", 3, "covariates_complete", 4, 1, "age: 1"),
+            ("dr", "sex", 3, "covariates_complete", 5, 0, ""),
+        ]
+    )
     assert faults(flow) == []
 
 
 def test_a_flow_that_does_not_add_up_says_where():
-    flow = steps([("all", None, 0, "found", 10, 0, ""), ("all", None, 1, "readable", 9, 2, "truncated: 1"), ("dr", None, 2, "labelled", 9, 1, "")])  # fmt: skip
+    flow = steps(
+        [("all", None, 0, "found", 10, 0, ""), ("all", None, 1, "readable", 9, 2, "truncated: 1"), ("dr", None, 2, "labelled", 9, 1, "")]
+    )
     found = faults(flow)
     assert len(found) == 3 and "readable" in found[0] and "reasons" in found[1] and "dr, labelled" in found[2]
 
@@ -123,3 +153,14 @@ def test_a_flow_that_does_not_add_up_says_where():
 def test_reasons_are_read():
     assert parse_reasons("site:A: 3; blur: 2; blur: 1") == {"site:A": 3, "blur": 3}
     assert parse_reasons(None) == {} and parse_reasons(" ") == {}
+
+
+def test_a_methods_text_with_its_own_references_is_renumbered():
+    cite = Citations()
+    cite("gee")
+    markdown = (
+        "## Statistics\n\nLogit [2] and\nGEE [1,2]; an interval [0.1].\n\nMore [3].\n\n## References of it\n\n"
+        "1. Liang. Short. Biometrika 1986;73:13-22.\n2. Firth D. Bias. Biometrika 1993;80:27-38.\n3. New A. 2020;1:2-3.\n"
+    )
+    assert merge(markdown, cite) == ["Logit [2] and GEE [1,2]; an interval [0.1].", "More [3]."]
+    assert len(cite.texts) == 3 and cite("firth") == "[2]"

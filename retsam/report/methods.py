@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -65,20 +66,53 @@ def package_versions(study: Study) -> dict[str, str]:
     return found
 
 
+class Citations:
+    """References in the order of their first citation, each once however its text is shortened (year, volume and pages tell them apart)."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def text(self, reference: str) -> int:
+        """Number of a reference given in full."""
+        mark = _mark(reference)
+        for i, known in enumerate(self.texts):
+            if _mark(known) == mark:
+                return i + 1
+        self.texts.append(reference)
+        return len(self.texts)
+
+    def __call__(self, *keys: str) -> str:
+        return "[" + ",".join(str(self.text(REFERENCES[k])) for k in keys) + "]"
+
+
+def _mark(reference: str) -> str:
+    found = re.search(r"\d{4};\d+.*", reference)
+    return found.group(0).rstrip(". ") if found else reference
+
+
 def sentences(study: Study, attributes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The paragraphs of the methods, and the keys of :data:`REFERENCES` that they cite, in order."""
-    cited: list[str] = []
-
-    def cite(*keys: str) -> str:
-        for key in keys:
-            if key not in cited:
-                cited.append(key)
-        return "[" + ",".join(str(cited.index(k) + 1) for k in keys) + "]"
-
-    return [_images(study, attributes, cite), *_statistics(study, cite), _software(study, cite)], cited
+    """The paragraphs of the methods, and the references that they cite, in order."""
+    cite = Citations()
+    return [_images(study, attributes, cite), *_statistics(study, cite), _software(study, cite)], cite.texts
 
 
-def _images(study: Study, attributes: Mapping[str, Any], cite) -> str:
+def merge(markdown: str, cite: Citations) -> list[str]:
+    """Paragraphs of a methods text with a numbered reference list of its own, its citations renumbered to go on from ``cite``."""
+    body, _, references = markdown.partition("\n## References")
+    own = dict(re.findall(r"^(\d+)\. (.+)$", references, flags=re.MULTILINE))
+
+    def renumber(match: re.Match) -> str:
+        numbers = match.group(1).split(",")
+        if any(n.strip() not in own for n in numbers):
+            return match.group(0)
+        return "[" + ",".join(str(cite.text(own[n.strip()])) for n in numbers) + "]"
+
+    text = re.sub(r"\[(\d+(?:, ?\d+)*)\]", renumber, body)
+    paragraphs = [re.sub(r"\s+", " ", p).strip() for p in re.split(r"\n\s*\n", text)]
+    return [p for p in paragraphs if p and not p.startswith("#")]
+
+
+def _images(study: Study, attributes: Mapping[str, Any], cite: Citations) -> str:
     flow = flow_table(study)
     text = (
         "Colour fundus photographs were processed with retsam "
@@ -112,7 +146,10 @@ def _images(study: Study, attributes: Mapping[str, Any], cite) -> str:
     return text
 
 
-def _statistics(study: Study, cite) -> list[str]:
+def _statistics(study: Study, cite: Citations) -> list[str]:
+    own = study.results / "tables" / "methods.md"
+    if own.is_file():
+        return merge(own.read_text(encoding="utf-8"), cite)
     plan = study.plan
     if not plan or not study.outcomes:
         return []
@@ -154,11 +191,10 @@ def _statistics(study: Study, cite) -> list[str]:
     within = multiple.get("family", "outcome") == "outcome"
     text += f" over {'all biomarkers of one outcome, covariate set and subgroup' if within else 'all outcomes and biomarkers together'}. "
     text += f"Intervals are {100 * float(models.get('level', 0.95)):g} % confidence intervals."
-    own = study.results / "tables" / "methods.md"
-    return [text] if not own.is_file() else [own.read_text(encoding="utf-8").strip()]
+    return [text]
 
 
-def _software(study: Study, cite) -> str:
+def _software(study: Study, cite: Citations) -> str:
     versions = package_versions(study)
     python = (study.provenance or {}).get("python")
     listed = ", ".join(f"{name} {v}" for name, v in versions.items())

@@ -252,9 +252,9 @@ class Study:
     @cached_property
     def dictionary(self) -> dict[str, Any]:
         """Biomarker name -> its entry in the dictionary."""
-        from retsam.biomarkers import registry
+        from retsam.biomarkers.registry import registry
 
-        return dict(registry.registry())
+        return dict(registry())
 
     def family_of(self, biomarker: str) -> str:
         """Family of a biomarker, ``other`` where the dictionary does not know it."""

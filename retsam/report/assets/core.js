@@ -60,6 +60,12 @@ function fmtRatio(v) {
 
 const ratioTick = (t) => fmtRatio(Math.exp(t)).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 
+/* "n = 120, cases 30", or that the counts are too small to be shown. */
+function countsText(r) {
+  if (!finite(r.n)) return "counts not shown";
+  return `n = ${fmtCount(r.n)}` + (finite(r.cases) ? `, cases ${fmtCount(r.cases)}` : "");
+}
+
 function fmtCount(v) {
   if (typeof v === "string") return v; // a suppressed cell such as "<5"
   return finite(v) ? Math.round(v).toLocaleString("en").replace(/,/g, "\u202f") : "\u2013";

@@ -75,7 +75,7 @@ builders.shape = (figure, host, block) => {
       const est = r.quintile === 1 ? 0 : r.est;
       if (!finite(est) || !finite(r.median)) continue;
       if (finite(r.lo) && r.quintile !== 1) bars.push({ x: r.median, lo: r.lo + near, hi: r.hi + near });
-      items.push({ x: r.median, y: est + near, color: color(1), shape: "square", r: 4.5, tip: [`Quintile ${r.quintile}: ${fmtNumber(r.low)} to ${fmtNumber(r.high)}`, r.quintile === 1 ? "reference" : `${o.short} ${estimateText(r, o.ratio)} against quintile 1`, `n = ${fmtCount(r.n)}` + (r.cases !== null ? `, cases ${fmtCount(r.cases)}` : "")] });
+      items.push({ x: r.median, y: est + near, color: color(1), shape: "square", r: 4.5, tip: [`Quintile ${r.quintile}: ${fmtNumber(r.low)} to ${fmtNumber(r.high)}`, r.quintile === 1 ? "reference" : `${o.short} ${estimateText(r, o.ratio)} against quintile 1`, countsText(r)] });
     }
     const xs = curve.map((r) => r.x), ys = [...items.map((i) => i.y), ...curve.map((r) => r.est)], spread = padDomain(ys, 0.05, [0]), room = Math.max(spread[1] - spread[0], 0.3);
     const limits = [...curve.flatMap((r) => [r.lo, r.hi]), ...bars.flatMap((r) => [r.lo, r.hi])].filter(finite);
@@ -101,7 +101,7 @@ builders.subgroups = (figure, host, block) => {
     const s = c.state, o = ratioOf(block, s.outcome), match = (r) => r.outcome === s.outcome && r.biomarker === s.biomarker && r.set === s.set;
     const mine = rows.filter(match), out = [];
     shown = mine;
-    const line = (r, label, indent) => ({ label, indent, est: r.est, lo: r.lo, hi: r.hi, note: r.note || "no estimate", color: color(indent ? 0 : 7), shape: indent ? "square" : "diamond", cells: [estimateText(r, o.ratio), fmtP(r.nlp), fmtCount(r.n) + (r.cases !== null ? " / " + fmtCount(r.cases) : "")], tip: [`${s.biomarker}, ${r.subgroup === "all" ? "everybody" : r.subgroup}`, `${o.measure} ${o.per} ${estimateText(r, o.ratio)}`, `p = ${fmtP(r.nlp)}`, `n = ${fmtCount(r.n)}` + (r.cases !== null ? `, cases ${fmtCount(r.cases)}` : "")].concat(r.note ? ["Note: " + r.note] : []) });
+    const line = (r, label, indent) => ({ label, indent, est: r.est, lo: r.lo, hi: r.hi, note: r.note || "no estimate", color: color(indent ? 0 : 7), shape: indent ? "square" : "diamond", cells: [estimateText(r, o.ratio), fmtP(r.nlp), fmtCount(r.n) + (r.cases !== null ? " / " + fmtCount(r.cases) : "")], tip: [`${s.biomarker}, ${r.subgroup === "all" ? "everybody" : r.subgroup}`, `${o.measure} ${o.per} ${estimateText(r, o.ratio)}`, `p = ${fmtP(r.nlp)}`, countsText(r)].concat(r.note ? ["Note: " + r.note] : []) });
     mine.filter((r) => r.subgroup === "all").forEach((r) => out.push(line(r, "Everybody", false)));
     for (const v of distinct(mine.filter((r) => r.subgroup !== "all"), "variable")) {
       const t = tests.find((q) => match(q) && q.variable === v);

@@ -15,7 +15,7 @@ from retsam.report.disclosure import show_count
 from retsam.report.flow import flow_table, shared_steps
 from retsam.report.heads import Head
 from retsam.report.html import count, estimate_text, join, listing, p_text, paragraph, q_text, table_html, tag
-from retsam.report.methods import REFERENCES, package_versions, sentences
+from retsam.report.methods import package_versions, sentences
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import summary_counts
 from retsam.report.sections.common import MEASURES, alpha, is_ratio, level, method_name, per, reader, set_label
@@ -119,7 +119,7 @@ def methods_section(study: Study, attributes: Mapping[str, Any]) -> Section:
     texts, cited = sentences(study, attributes)
     body = tag(
         "div",
-        join(join(paragraph(p) for p in t.split("\n\n")) for t in texts) + listing([REFERENCES[k] for k in cited], ordered=True),
+        join(paragraph(t) for t in texts) + listing(cited, ordered=True),
         id="methods-text",
         class_="methods",
     )
