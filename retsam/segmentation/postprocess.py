@@ -63,9 +63,9 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
 
 def drop_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
     """Without 8-connected components of fewer than ``smallest`` pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if count < 2:
+    if not mask.any():
         return mask
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= smallest
     keep[0] = False
     return keep[labels]
@@ -88,6 +88,5 @@ def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
 
     Probabilities under 0.05 are left out of the sum: over a million background pixels they would drown a lesion's.
     """
-    p = np.where(probability > 0.05, probability, 0).astype(np.float32)
-    total = float(p.sum()) + float(mask.sum())
-    return 2 * float(p[mask].sum()) / total if total > 0 else 1.0
+    total = float(probability[probability > 0.05].sum(dtype=np.float64)) + float(mask.sum())
+    return 2 * float(probability[mask].sum(dtype=np.float64)) / total if total > 0 else 1.0
