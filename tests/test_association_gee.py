@@ -147,15 +147,21 @@ def test_firth_of_a_table_with_an_empty_cell():
 
 def test_separated_models_get_firth_or_a_reason():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=200)
-    y = (x > 0.3).astype(float)
+    y = (np.arange(200) % 4 == 0).astype(float)
+    carried = y * (rng.random(200) < 0.3)  # only cases carry it
     starts = np.arange(0, 201, 2)
     z = np.ones((200, 1))
-    answer = fit_model("binary", x, z, y, starts, Models())
+    answer = fit_model("binary", carried, z, y, starts, Models())
     assert answer.model == "firth_logit" and "separated" in answer.notes
-    assert 0 < answer.fit.beta[0] < 60 and 0 < np.sqrt(answer.fit.cov[0, 0]) < 60
-    refused = fit_model("binary", x, z, y, starts, Models(firth=False))
+    assert 0 < answer.fit.beta[0] < 8 and 0 < np.sqrt(answer.fit.cov[0, 0]) < 8
+    refused = fit_model("binary", carried, z, y, starts, Models(firth=False))
     assert refused.fit is None and refused.notes == ("separated",)
+
+
+def test_a_biomarker_that_is_the_outcome_gets_no_odds_ratio():
+    x = np.random.default_rng(0).normal(size=200)
+    answer = fit_model("binary", x, np.ones((200, 1)), (x > 0.3).astype(float), np.arange(0, 201, 2), Models())
+    assert answer.fit is None and answer.notes == ("separated", "estimate_unbounded")
 
 
 def test_no_estimate_is_a_code_never_an_exception():

@@ -22,6 +22,9 @@ _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED:
 #: Standardised log odds beyond which a converged fit is tested for separation all the same.
 SUSPICIOUS = 5.0
 
+#: Penalised log odds per SD beyond which a biomarker tells cases from controls outright: no odds ratio describes that.
+UNBOUNDED = 10.0
+
 #: Rows that differ from the exposure's commonest value, below which separation is looked for with an independence fit, which diverges then.
 SPARSE = 20
 
@@ -120,6 +123,8 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
             fit = fit_firth(exposures, covariates, y, starts)
             if fit.code != OK:
                 return Answer("", None, ("separated", _CODES[fit.code]))
+            if np.any(np.abs(fit.beta[:k]) * size[:k] > UNBOUNDED):
+                return Answer("", None, ("separated", "estimate_unbounded"))
             return Answer("firth_logit", fit, ("separated",), _df(fit, models))
     if fit.code != OK and models.correlation == "exchangeable":
         # a correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider
