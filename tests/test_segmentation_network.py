@@ -11,6 +11,7 @@ import torch
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
+from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.network import DECODERS, RetinaNetwork, local_contrast
 from retsam.segmentation.predict import Segmenter, locate_fovea
 from retsam.segmentation.targets import CATEGORY, STORE_GROUPS, TARGETS, TASKS
@@ -154,3 +155,18 @@ def test_bfloat16_agrees_with_float32_within_the_stated_tolerance():
         assert difference.mean() < 0.005, name
         flipped = ((p >= 0.5) != (half.probabilities[name] >= 0.5)).mean()
         assert flipped < 0.003, name
+
+
+def test_a_vessel_keeps_its_class_along_its_length():
+    artery, vein = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    artery[30:33, 4:60], vein[30:33, 4:60] = 0.8, 0.1
+    artery[30:33, 20:26], vein[30:33, 20:26] = 0.3, 0.6  # a stretch that looks like a vein
+    smooth_artery, smooth_vein = smooth_classes(artery, vein, artery + vein > 0.5)
+    assert (smooth_artery > smooth_vein)[31, 6:58].all()
+    assert np.allclose(smooth_artery + smooth_vein, artery + vein)
+    crossing = artery.copy()
+    vein[:, 40:43] = 0.9
+    _, across = smooth_classes(crossing, vein, crossing + vein > 0.5)
+    assert across[31, 41] > 0.5 and (across > 0.5)[4:28, 41].all()
+    nothing = np.zeros((8, 8), np.float32)
+    assert not smooth_classes(nothing, nothing, nothing > 0)[0].any()

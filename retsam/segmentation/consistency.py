@@ -9,7 +9,7 @@ from skimage.morphology import skeletonize
 _JUNCTION = np.ones((3, 3), np.float32)
 
 
-def smooth_classes(artery: np.ndarray, vein: np.ndarray, vessel: np.ndarray, share: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+def smooth_classes(artery: np.ndarray, vein: np.ndarray, vessel: np.ndarray, share: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
     """Pull each pixel's artery-vein odds towards the mean of its vessel segment.
 
     The centreline of the vessel mask is cut at its branchings and crossings; what lies nearest to a piece shares its mean odds.

@@ -16,6 +16,7 @@ from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
+from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.network import DECODERS, RetinaNetwork
 from retsam.segmentation.targets import TARGETS, TASKS
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, read_card
@@ -192,6 +193,10 @@ class Segmenter:
             for index in range(len(inputs)):
                 for channel, target in enumerate(TASKS[task][: values.shape[1]]):
                     probabilities[index][target] = values[index, channel] * fov[index]
+        if "vessels" in fine:
+            for planes in probabilities:
+                vessel = planes["vessel"] >= self.thresholds.get("vessel", 0.5)
+                planes["artery"], planes["vein"] = smooth_classes(planes["artery"], planes["vein"], vessel)
         if "optic_nerve" in whole:
             coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy()
             for index, planes in enumerate(self._refine_disc(rgb, fov, coarse)):
