@@ -267,6 +267,8 @@ def test_loop_is_kept():
     assert values["branchpoint_count_artery"] == 1
     assert values["segment_count_artery"] == 2
     assert values["endpoint_count_artery"] == 1
+    # A vessel that comes back to its start has no chord, so only the straight one has a tortuosity.
+    assert values["tortuosity_distance_artery"] < 0.003
 
 
 def test_beading():

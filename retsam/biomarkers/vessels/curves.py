@@ -141,10 +141,9 @@ class Stretches:
 
     @property
     def long_enough(self) -> np.ndarray:
-        """Stretches on which a tortuosity means something, bool [R]."""
-        closed = self.graph.ends[self.segment, 0] < 0
+        """Stretches on which a tortuosity means something, bool [R]; one that comes back to its start has no chord."""
         least = np.maximum(MIN_LENGTH_PX * self.graph.pixel, MIN_LENGTH_WIDTHS * self.width)
-        return (self.length >= least) & (self.samples > 0) & ~(closed & (self.chord < 0.1 * self.length))
+        return (self.length >= least) & (self.samples > 0) & (self.chord >= 0.1 * self.length)
 
 
 def stretches(graph: VesselGraph, inside: np.ndarray | None = None) -> Stretches:

@@ -18,7 +18,7 @@ def _weighted(values: np.ndarray, pieces: Stretches, keep: np.ndarray) -> float:
 
 
 def _distance(pieces: Stretches) -> np.ndarray:
-    return pieces.length / pieces.chord - 1.0
+    return pieces.length / np.maximum(pieces.chord, 1e-9) - 1.0
 
 
 def _rate(integral: np.ndarray, pieces: Stretches) -> np.ndarray:
