@@ -1,12 +1,8 @@
-"""Sub-pixel centrelines and widths: smoothing splines along the vessel and profiles across it.
+"""Centrelines of segments from node to node.
 
-The centreline of a segment is a discrete smoothing spline of order three (a Whittaker smoother: squared misfit plus
-``penalty`` x squared third differences, on samples one pixel apart; Whittaker 1923, Eilers 2003). Its null space holds every
-parabola, so unlike a cubic spline it neither straightens bends nor forces the curvature to zero at the ends; the penalty is
-the largest that keeps the misfit at what pixels alone explain, so that straight vessels come out straight at every angle.
-
-The width at a sample is the integral of the bilinear mask along the normal. Bilinear interpolation conserves area, so the
-mean over a stretch of vessel is the area that its pixels cover over its length: unbiased for any width and angle.
+The samples that `profiles` measured, where a segment is alone, are fitted with the smoothing spline of `smoothing`; the penalty is the
+largest that keeps the misfit at what pixels alone explain, so that straight vessels come out straight at every angle. Into a junction the
+centreline goes on to where the centrelines of its branches meet; a free end lies half a width short of the vessel's tip.
 """
 
 from __future__ import annotations
@@ -16,289 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
-from retsam.biomarkers.vessels.tracing import path_length
-
-#: Step along the normal, px.
-_STEP = 0.25
-
-
-@njit(cache=True)
-def whittaker(values, weights, penalty, out):
-    """Smooth columns of `values` [n, k] with weights [n] and third-difference `penalty`; the result goes to `out` [n, k].
-
-    Solves (W + penalty D'D) z = W y by a banded LDL' factorisation, D the matrix of third differences: O(n).
-    """
-    n, columns = values.shape
-    if n < 4:
-        for i in range(n):
-            for c in range(columns):
-                out[i, c] = values[i, c]
-        return
-    d0 = np.empty(n)
-    d1 = np.zeros(n)
-    d2 = np.zeros(n)
-    d3 = np.zeros(n)
-    for i in range(n):
-        # Row i of D'D gathers the third differences (coefficients -1, 3, -3, 1) that touch sample i.
-        s0 = 0.0
-        s1 = 0.0
-        s2 = 0.0
-        s3 = 0.0
-        for j in range(4):
-            first = i - j
-            if first < 0 or first + 3 >= n:
-                continue
-            if j == 0:
-                c0, c1, c2, c3 = -1.0, 3.0, -3.0, 1.0
-            elif j == 1:
-                c0, c1, c2, c3 = 3.0, -3.0, 1.0, 0.0
-            elif j == 2:
-                c0, c1, c2, c3 = -3.0, 1.0, 0.0, 0.0
-            else:
-                c0, c1, c2, c3 = 1.0, 0.0, 0.0, 0.0
-            s0 += c0 * c0
-            s1 += c0 * c1
-            s2 += c0 * c2
-            s3 += c0 * c3
-        d0[i] = weights[i] + penalty * s0
-        d1[i] = penalty * s1
-        d2[i] = penalty * s2
-        d3[i] = penalty * s3
-    for i in range(n):
-        for c in range(columns):
-            out[i, c] = weights[i] * values[i, c]
-    # LDL' in place: d0 becomes D, d1..d3 the sub-diagonals of L.
-    for i in range(n):
-        pivot = d0[i]
-        l1 = d1[i] / pivot
-        l2 = d2[i] / pivot
-        l3 = d3[i] / pivot
-        if i + 1 < n:
-            d0[i + 1] -= l1 * d1[i]
-            d1[i + 1] -= l1 * d2[i]
-            d2[i + 1] -= l1 * d3[i]
-            for c in range(columns):
-                out[i + 1, c] -= l1 * out[i, c]
-        if i + 2 < n:
-            d0[i + 2] -= l2 * d2[i]
-            d1[i + 2] -= l2 * d3[i]
-            for c in range(columns):
-                out[i + 2, c] -= l2 * out[i, c]
-        if i + 3 < n:
-            d0[i + 3] -= l3 * d3[i]
-            for c in range(columns):
-                out[i + 3, c] -= l3 * out[i, c]
-        d1[i] = l1
-        d2[i] = l2
-        d3[i] = l3
-    for i in range(n - 1, -1, -1):
-        for c in range(columns):
-            value = out[i, c] / d0[i]
-            if i + 1 < n:
-                value -= d1[i] * out[i + 1, c]
-            if i + 2 < n:
-                value -= d2[i] * out[i + 2, c]
-            if i + 3 < n:
-                value -= d3[i] * out[i + 3, c]
-            out[i, c] = value
-
-
-@njit(cache=True)
-def penalty_of(wavelength):
-    """Penalty at which an undulation of this wavelength (in samples) keeps half its amplitude."""
-    return (2.0 * math.sin(math.pi / max(wavelength, 2.0))) ** -6
-
-
-@njit(cache=True)
-def _bilinear(mask, y, x):
-    height, width = mask.shape
-    if y < 0.0 or x < 0.0 or y >= height - 1 or x >= width - 1:
-        return 0.0
-    iy = int(y)
-    ix = int(x)
-    fy = y - iy
-    fx = x - ix
-    return (
-        mask[iy, ix] * (1.0 - fy) * (1.0 - fx)
-        + mask[iy, ix + 1] * (1.0 - fy) * fx
-        + mask[iy + 1, ix] * fy * (1.0 - fx)
-        + mask[iy + 1, ix + 1] * fy * fx
-    )
-
-
-@njit(cache=True)
-def _half_width(mask, y, x, ny, nx, reach):
-    """Integral of the mask from (y, x) along (ny, nx) through the vessel that holds (y, x), to its edge.
-
-    The run ends one pixel beyond the place where the mask falls below one half, or earlier where it rises again (the next
-    vessel), so that all of the edge's ramp is counted and nothing of a neighbour.
-    """
-    total = 0.0
-    outside = 0.0
-    last = 1.0
-    t = 0.5 * _STEP
-    while t < reach:
-        value = _bilinear(mask, y + t * ny, x + t * nx)
-        if outside > 0.0 or value < 0.5:
-            if outside > 0.0 and (value > last + 1e-9 or outside > 1.0):
-                break
-            outside += _STEP
-        total += value * _STEP
-        last = value
-        t += _STEP
-    return total
-
-
-@njit(cache=True)
-def _tip(mask, y, x, dy, dx, w):
-    """How far the centreline goes on from (y, x) along (dy, dx): half a width short of the vessel's tip.
-
-    Mean over rays across the inner 70 % of the width, so that the tip is known better than to a pixel; a round tip of radius r is
-    0.9109 r deep there on average.
-    """
-    total = 0.0
-    for k in range(-4, 5):
-        shift = 0.35 * w * k / 4.0
-        total += _half_width(mask, y + shift * dx, x - shift * dy, dy, dx, 6.0 * w + 16.0)
-    return total / 9.0 - 0.9109 * 0.5 * w
-
-
-@njit(cache=True)
-def resample(points, count, closed_length, out):
-    """Points [n, 2] of a polyline resampled to `count` equidistant ones, into out [count, 2]."""
-    n = points.shape[0]
-    step = closed_length / (count - 1)
-    j = 0
-    walked = 0.0
-    edge = math.hypot(points[1, 0] - points[0, 0], points[1, 1] - points[0, 1])
-    for i in range(count):
-        target = step * i
-        while walked + edge < target and j < n - 2:
-            walked += edge
-            j += 1
-            edge = math.hypot(points[j + 1, 0] - points[j, 0], points[j + 1, 1] - points[j, 1])
-        f = (target - walked) / edge if edge > 0.0 else 0.0
-        if f > 1.0:
-            f = 1.0
-        out[i, 0] = points[j, 0] + f * (points[j + 1, 0] - points[j, 0])
-        out[i, 1] = points[j, 1] + f * (points[j + 1, 1] - points[j, 1])
-
-
-@njit(cache=True)
-def polyline_length(points):
-    total = 0.0
-    for i in range(points.shape[0] - 1):
-        total += math.hypot(points[i + 1, 0] - points[i, 0], points[i + 1, 1] - points[i, 1])
-    return total
-
-
-@njit(cache=True)
-def sample_profiles(mask, paths, offsets, width0, out_offsets, points, normals, widths):
-    """Smooth each pixel path, sample it once a pixel, and measure the vessel across it.
-
-    Parameters
-    ----------
-    mask : uint8 [h, w]
-    paths : float64 [P, 2]
-        (y, x) of all paths, one after the other; path i is ``paths[offsets[i]:offsets[i + 1]]``.
-    width0 : float64 [S]
-        First guess of each segment's width (px).
-    out_offsets : int64 [S + 1]
-        Where each segment's samples go (from `count_samples`).
-    points : float64 [M, 2], out
-        Middle between the two edges.
-    normals : float64 [M, 2], out
-    widths : float64 [M], out
-        0 where the sample lies outside the mask.
-    """
-    for s in range(len(offsets) - 1):
-        raw = paths[offsets[s] : offsets[s + 1]]
-        n = raw.shape[0]
-        smooth = np.empty((n, 2))
-        whittaker(raw, np.ones(n), penalty_of(max(8.0, 1.5 * width0[s])), smooth)
-        first = out_offsets[s]
-        count = out_offsets[s + 1] - first
-        line = points[first : first + count]
-        resample(smooth, count, polyline_length(smooth), line)
-        reach = 2.0 * width0[s] + 4.0
-        for i in range(count):
-            low = max(i - 1, 0)
-            high = min(i + 1, count - 1)
-            ty = line[high, 0] - line[low, 0]
-            tx = line[high, 1] - line[low, 1]
-            norm = math.hypot(ty, tx)
-            if norm > 0.0:
-                normals[first + i, 0] = -tx / norm
-                normals[first + i, 1] = ty / norm
-            else:
-                normals[first + i, 0] = 0.0
-                normals[first + i, 1] = 1.0
-        for i in range(count):
-            ny = normals[first + i, 0]
-            nx = normals[first + i, 1]
-            y = line[i, 0]
-            x = line[i, 1]
-            # The smoothed skeleton may run just beside a vessel of one or two pixels: start at the mask's highest value nearby.
-            here = _bilinear(mask, y, x)
-            if here < 0.75:
-                best = 0.0
-                for k in (-2, -1, 1, 2):
-                    value = _bilinear(mask, y + 0.5 * k * ny, x + 0.5 * k * nx)
-                    if value > here + 0.05:
-                        here = value
-                        best = 0.5 * k
-                y += best * ny
-                x += best * nx
-            if here < 0.3:
-                widths[first + i] = 0.0
-                continue
-            plus = _half_width(mask, y, x, ny, nx, reach)
-            minus = _half_width(mask, y, x, -ny, -nx, reach)
-            widths[first + i] = plus + minus
-            line[i, 0] = y + 0.5 * (plus - minus) * ny
-            line[i, 1] = x + 0.5 * (plus - minus) * nx
-
-
-@njit(cache=True)
-def count_samples(paths, offsets):
-    """Number of samples, one a pixel, of each path: int64 [S]."""
-    counts = np.empty(len(offsets) - 1, np.int64)
-    for s in range(len(counts)):
-        total = path_length(paths[offsets[s] : offsets[s + 1]])
-        counts[s] = max(4, int(round(total)) + 1)
-    return counts
-
-
-@njit(cache=True)
-def _median(values, count):
-    """Median of the first `count` values (the upper one of an even number), which it reorders; 0 of none."""
-    if count == 0:
-        return 0.0
-    target = count // 2
-    low = 0
-    high = count - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i = low
-        j = high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                swap = values[i]
-                values[i] = values[j]
-                values[j] = swap
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            break
-    return values[target]
+from retsam.biomarkers.vessels.profiles import tip
+from retsam.biomarkers.vessels.smoothing import median_of, penalty_of, whittaker
 
 
 @njit(cache=True)
@@ -335,7 +50,7 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid,
             if valid[i] or (good == 0 and widths[i] > 0.0):
                 sample[k] = widths[i]
                 k += 1
-        middle = _median(sample, k)
+        middle = median_of(sample, k)
         width[s] = middle
         for i in range(first, last):
             if valid[i] and (widths[i] > 1.5 * middle + 0.5 or widths[i] < 0.5 * middle - 0.5):
@@ -505,7 +220,7 @@ def fit_centrelines(
             cx = lines[s, e, 1]
             dy = lines[s, e, 2]
             dx = lines[s, e, 3]
-            reach = _tip(mask, cy, cx, dy, dx, w)
+            reach = tip(mask, cy, cx, dy, dx, w)
             anchors[e, 0] = cy + reach * dy
             anchors[e, 1] = cx + reach * dx
             # Samples beyond the anchor lie in the rounded tip.

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from retsam.biomarkers.vessels import centreline, topology
+from retsam.biomarkers.vessels import centreline, profiles, topology
 from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton, replication
 
 #: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that pixels alone explain (px rms), and
@@ -235,10 +235,10 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> Vessel
     along = skeleton.distance[pixels[:, 0], pixels[:, 1]]
     width0 = np.maximum(2.0 * np.add.reduceat(along, offsets[:-1]) / np.diff(offsets), 1.0).astype(float)
 
-    sample_offsets = np.concatenate([[0], np.cumsum(centreline.count_samples(paths, offsets))]).astype(np.int64)
+    sample_offsets = np.concatenate([[0], np.cumsum(profiles.count_samples(paths, offsets))]).astype(np.int64)
     total = int(sample_offsets[-1])
     points, normals, widths = np.empty((total, 2)), np.empty((total, 2)), np.empty(total)
-    centreline.sample_profiles(skeleton.mask, paths, offsets, width0, sample_offsets, points, normals, widths)
+    profiles.sample_profiles(skeleton.mask, paths, offsets, width0, sample_offsets, points, normals, widths)
     valid, width = np.empty(total, np.uint8), np.empty(len(segments))
     centreline.mark_valid(points, widths, sample_offsets, ends, node_position, node_radius, valid, width)
     lines = np.zeros((len(segments), 2, 5))
