@@ -208,6 +208,10 @@ DECODERS: dict[str, dict] = {
 """Decoder settings of each task of the default model."""
 
 
+VIEWS = {"fine": ("vessels", "lesions_dr"), "whole": ("optic_nerve", "macula"), "roi": ("optic_nerve",)}
+"""View of the photograph -> the tasks that use it: the canonical frame, the whole frame at half its side, the disc's crop."""
+
+
 class RetinaNetwork(nn.Module):
     """Shared encoder and a decoder per task.
 
@@ -247,6 +251,14 @@ class RetinaNetwork(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         features = self.encoder(x if torch.is_grad_enabled() else x.to(self.encoder._conv_stem.weight.dtype))
         return {task: self.decoders[task](features) for task in tasks}
+
+    def view_norms(self) -> dict[str, nn.BatchNorm2d]:
+        """Normalisations that see the batch in training: what they see differs between the views, so each view has its statistics."""
+        return {
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, nn.BatchNorm2d) and not isinstance(module, TrunkBatchNorm)
+        }
 
     def for_inference(self, dtype: torch.dtype) -> RetinaNetwork:
         """Fold every normalisation into its convolution and convert to ``dtype``, in place: half the time of autocast on CPU."""

@@ -17,7 +17,7 @@ from retsam.masks.masks import Masks
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
-from retsam.segmentation.network import DECODERS, RetinaNetwork
+from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.targets import TARGETS, TASKS
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, read_card
 
@@ -142,17 +142,23 @@ class Segmenter:
         self.target_status = {name: self.card["heads"].get(name, {}).get("status", "not_available") for name in TARGETS}
         self.calibration = {name: tuple(entry["calibration"]) for name, entry in self.card["heads"].items() if "calibration" in entry}
         tasks = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
-        network = RetinaNetwork({task: DECODERS[task] for task in tasks})
-        network.load_state_dict(state, strict=False)
-        missing = {name for name, _ in network.named_parameters()} - set(state)
-        if missing:
-            raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
         self.tasks, self.batch_size, self.flips = tasks, batch_size, flips
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.dtype = _dtype(precision, self.device)
-        self.network = network.to(self.device).for_inference(self.dtype)
+        self.networks = {view: self._network(path, state, view).for_inference(self.dtype) for view in VIEWS}
+
+    def _network(self, path: Path, state: dict[str, torch.Tensor], view: str) -> RetinaNetwork:
+        """The network with the statistics of one view."""
+        network = RetinaNetwork({task: DECODERS[task] for task in self.tasks})
+        missing = {name for name, _ in network.named_parameters()} - set(state)
+        if missing:
+            raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
+        prefix = f"views.{view}."
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        network.load_state_dict({name: value for name, value in state.items() if not name.startswith("views.")} | own, strict=False)
+        return network.to(self.device)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:
@@ -186,7 +192,7 @@ class Segmenter:
         fine = self._fine(inputs, rgb, fov)
         whole_rgb = np.stack([cv2.resize(x, (WHOLE_SIDE, WHOLE_SIDE), interpolation=cv2.INTER_AREA) for x in rgb])
         whole_fov = fov[:, ::2, ::2]
-        whole = self._run(whole_rgb, whole_fov, [task for task in ("optic_nerve", "macula") if task in self.tasks], 4)
+        whole = self._run("whole", whole_rgb, whole_fov, [task for task in ("optic_nerve", "macula") if task in self.tasks], 4)
         probabilities: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         for task, logits in fine.items():
             values = torch.sigmoid(logits).cpu().numpy()
@@ -198,7 +204,8 @@ class Segmenter:
                 vessel = planes["vessel"] >= self.thresholds.get("vessel", 0.5)
                 planes["artery"], planes["vein"] = smooth_classes(planes["artery"], planes["vein"], vessel)
         if "optic_nerve" in whole:
-            coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy()
+            # Outside the field of view the loss never looked, and neither may the answer.
+            coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy() * whole_fov[:, None]
             for index, planes in enumerate(self._refine_disc(rgb, fov, coarse)):
                 probabilities[index].update(planes)
         predictions = []
@@ -215,23 +222,23 @@ class Segmenter:
         """Vessels and lesions, in the canonical frame; computed in a smaller one where every photograph of the batch is small."""
         tasks = [task for task in ("vessels", "lesions_dr") if task in self.tasks]
         if any(item.frame.scale > _SMALL_SCALE for item in inputs):
-            return self._run(rgb, fov, tasks, 8)
+            return self._run("fine", rgb, fov, tasks, 8)
         size = (_SMALL_SIDE, _SMALL_SIDE)
         small = np.stack([cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in rgb])
         inside = np.stack([cv2.resize(x.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
-        out = self._run(small, inside, tasks, 6)
+        out = self._run("fine", small, inside, tasks, 6)
         return {task: F.interpolate(x, size=rgb.shape[1:3], mode="bilinear", align_corners=False) for task, x in out.items()}
 
-    def _run(self, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int) -> dict[str, torch.Tensor]:
+    def _run(self, view: str, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int) -> dict[str, torch.Tensor]:
         """Logits (float32) of a batch ``[B, H, W, 3]``; with ``flips``, the mean over the mirrored batch."""
         if not tasks:
             return {}
         x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(fov)).to(self.device).float().unsqueeze(1)
         x = x.contiguous(memory_format=torch.channels_last)
-        out = {task: value.float() for task, value in self.network(x, mask, tasks, pool).items()}
+        out = {task: value.float() for task, value in self.networks[view](x, mask, tasks, pool).items()}
         if self.flips:
-            mirrored = self.network(x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
+            mirrored = self.networks[view](x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
             out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
         return out
 
@@ -256,7 +263,7 @@ class Segmenter:
             for i in range(len(rgb))
         ]
         if found:
-            logits = self._run(np.stack(crops), np.stack(masks), ["optic_nerve"], 8)["optic_nerve"].cpu().numpy()
+            logits = self._run("roi", np.stack(crops), np.stack(masks), ["optic_nerve"], 8)["optic_nerve"].cpu().numpy()
             for index, matrix, crop in zip(found, matrices, logits, strict=True):
                 for channel, name in enumerate(TASKS["optic_nerve"]):
                     fine = cv2.warpAffine(
@@ -267,7 +274,7 @@ class Segmenter:
                         borderMode=cv2.BORDER_CONSTANT,
                         borderValue=-20.0,
                     )
-                    planes[index][name] = 1 / (1 + np.exp(-fine))
+                    planes[index][name] = fov[index] / (1 + np.exp(-fine))
         return planes
 
 

@@ -17,7 +17,9 @@ DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "retsam-base.safetensors"
 """Weights that ship with the package; ``retsam-base.json`` beside them is the model card."""
 
 
-def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, object]) -> None:
+def save_weights(
+    path: Path, model: nn.Module, metadata: Mapping[str, object], extra: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write a model's floating-point tensors in half precision, renamed into place.
 
     Parameters
@@ -27,10 +29,12 @@ def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, object]) -
     model : nn.Module
     metadata : mapping
         JSON-able values, kept in the file's header.
+    extra : mapping of str to Tensor, optional
+        Further tensors, such as the statistics of each view.
     """
     tensors = {
         name: value.detach().to("cpu", torch.float16).contiguous()
-        for name, value in model.state_dict().items()
+        for name, value in {**model.state_dict(), **(extra or {})}.items()
         if value.dtype.is_floating_point
     }
     temporary = Path(f"{path}.tmp")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from retsam.evaluation.histogram import Histogram
@@ -16,11 +16,14 @@ from retsam.evaluation.thresholds import best_dice
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
+from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.predict import FRAME_SIDE, PreparedImage, Segmenter
 from retsam.segmentation.targets import TASKS
+from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
-from retsam.training.frames import read_manifest, warp_bits
+from retsam.training.frames import load_frames, read_manifest, warp_bits
+from retsam.training.sampler import TaskSampler
 
 _LICENCES = {
     "drive": "research use",
@@ -125,6 +128,40 @@ def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) 
     return entry
 
 
+@torch.no_grad()
+def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40) -> dict[str, torch.Tensor]:
+    """Statistics of the normalisations for each view, as training crops of that view alone give them.
+
+    In training a batch holds one view and is normalised by itself; one set of running statistics over all views would fit none.
+
+    Returns
+    -------
+    dict of str to Tensor
+        ``views.<view>.<module>.running_mean`` and ``running_var``.
+    """
+    rng, out = np.random.default_rng(config.seed), {}
+    samplers = {task: TaskSampler(task, load_frames(config, task, False), settings) for task, settings in config.tasks.items()}
+    norms = model.view_norms()
+    for view, tasks in VIEWS.items():
+        for module in norms.values():
+            module.reset_running_stats()
+            module.momentum = None  # cumulative mean
+        model.train()
+        for _ in range(batches):
+            for task in [task for task in tasks if task in samplers]:
+                batch = samplers[task].batch(rng, view == "roi" if task == "optic_nerve" else None)
+                rgb = torch.from_numpy(batch.rgb).permute(0, 3, 1, 2).float() / 255
+                fov = ((torch.from_numpy(batch.label) & lab.FOV_BIT) > 0).float().unsqueeze(1)
+                with torch.autocast("cpu", torch.bfloat16):
+                    model(rgb.contiguous(memory_format=torch.channels_last), fov, [task], batch.pool)
+        for name, module in norms.items():
+            if module.num_batches_tracked > 0:
+                out[f"views.{view}.{name}.running_mean"] = module.running_mean.clone()
+                out[f"views.{view}.{name}.running_var"] = module.running_var.clone()
+    model.eval()
+    return out
+
+
 def build_card(config: TrainConfig, metadata: dict, heads: dict[str, dict], name: str) -> dict:
     """Model card: what the weights are, what they learned from, what each head is worth."""
     manifest = read_manifest(config)
@@ -174,7 +211,10 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     source = config.out / "weights.safetensors"
     if not source.exists():
         raise FileNotFoundError(f"{source}: no exported weights; run `retsam train` first")
-    shutil.copyfile(source, out)
+    state, metadata = load_state(source)
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})
+    model.load_state_dict(state, strict=False)
+    save_weights(out, model, metadata, view_statistics(config, model))
     card_path = out.with_suffix(".json")
     raw = {head: {"status": "supervised", "threshold": 0.5} for head in _HEADS}
     card_path.write_text(json.dumps({"name": name, "heads": {**raw, "fovea": {"status": "supervised"}}}))

@@ -88,10 +88,11 @@ class TaskSampler:
                     found[name] = np.stack([xs[pick], ys[pick]], 1)
             self.spots[int(index)] = found
 
-    def batch(self, rng: np.random.Generator) -> Batch:
-        """One augmented batch."""
+    def batch(self, rng: np.random.Generator, roi: bool | None = None) -> Batch:
+        """One augmented batch; ``roi`` decides the disc's view, which is drawn where it is None."""
         settings, frame_side = self.settings, self.settings.frame
-        roi = self.task == "optic_nerve" and rng.random() < settings.roi
+        if roi is None:
+            roi = self.task == "optic_nerve" and rng.random() < settings.roi
         side = ROI_SIDE if roi else settings.crop
         p = self.p if roi or self.task != "optic_nerve" else self.p_whole
         crops, masks, heats = [], [], []
