@@ -30,7 +30,7 @@ from retsam.quality.model import model_card
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:
     """Shares of grades by data set, by the shipped model at default thresholds; graded sets by their grade."""
-    graded = grade_table(table.drop(columns=["dataset", "group", "quality"]), QualityConfig(duplicates="keep"))
+    graded = grade_table(table.drop(columns=["dataset", "group", "quality", "weight"]), QualityConfig(duplicates="keep"))
     known = table.set_index("image_id").loc[graded["image_id"]]
     graded["set"] = (known["dataset"] + " " + known["quality"].fillna("")).str.strip().to_numpy()
     graded["not_a_fundus"] = (graded["reason"] == "not_a_fundus").to_numpy()
@@ -58,15 +58,16 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RETSAM_DATA", "../shared/data")), help="folder with manifest.csv")
     parser.add_argument("--cache", type=Path, default=Path("build/quality"), help="folder for metrics between runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--sample", type=int, default=150, help="most photographs of each set without quality grades")
+    parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
+    parser.add_argument("--sample-odir", type=int, default=200, help="most photographs of the ODIR cohort")
     options = parser.parse_args()
     if not (options.data / "manifest.csv").exists():
         print(f"no manifest.csv in {options.data}; set RETSAM_DATA or --data", file=sys.stderr)
         return 1
 
-    table = load_metrics(options.data, options.cache, options.jobs, options.sample)
+    table = load_metrics(options.data, options.cache, options.jobs, options.sample, options.sample_odir)
     held_out = fit_all(table)["held_out"]
-    by_set = rates(table)
+    by_set = rates(table[table["weight"] == 1.0])
     real = by_set[~by_set.index.str.contains("made:|skimage")]
     print("Shares of grades by data set (shipped coefficients, default thresholds)")
     print(real.round(3).to_string())

@@ -15,7 +15,7 @@ from retsam.quality.duplicates import near_content, same_content
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.quality.grading import REASONS, grade_table, summary
 from retsam.quality.metrics import METRICS, content_hash, measure_quality
-from retsam.quality.model import load_model, model_card
+from retsam.quality.model import HEADS, load_model, model_card
 from retsam.quality.table import COLUMNS, as_table, measure_file, measure_shard
 
 
@@ -273,7 +273,7 @@ def test_commands(tmp_path, good):
 
 def test_model_card_is_whole():
     card = model_card()
-    assert set(card["heads"]) == {"reject", "gradable", "not_fundus"}
+    assert set(card["heads"]) == set(HEADS)
     for head in card["heads"].values():
         assert set(head["features"]) <= set(METRICS)
     assert card["data"] and card["split"] and card["command"]

@@ -1,9 +1,9 @@
 """Fit the quality model and score it on what it did not see: ``python -m retsam.quality.fit --data $RETSAM_DATA``.
 
-Data: EyeQ grades (good / usable / reject) of EyePACS photographs and the grades of DRIMDB (good / reject / not a fundus), from a manifest
-with columns dataset, image, group and quality. Photographs of other sets of the manifest, all of them retinas, join the fit of the
-not-a-fundus head as negatives; pictures of other things that come with scikit-image, and noise, join as positives. The heads for reject and
-gradable see EyeQ and DRIMDB only, so that other cameras test them.
+Data: EyeQ grades (good / usable / reject) of EyePACS photographs and the grades of DRIMDB (good / reject / not a fundus), from a
+manifest with columns dataset, image, group and quality. Photographs of curated sets, on which experts drew vessels, discs or lesions,
+join the reject head as no rejects at reduced weight: myopic, tessellated and atrophic eyes are not bad photographs. All photographs of
+retinas join the not-a-fundus head as negatives; pictures of other things that come with scikit-image, noise and ramps as positives.
 """
 
 from __future__ import annotations
@@ -15,22 +15,29 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
-from scipy.stats import rankdata
 from tqdm import tqdm
 
+from retsam.cohort.reading import read_photograph
+from retsam.quality.config import QualityConfig
 from retsam.quality.model import sigmoid
+from retsam.quality.scoring import auc, calibration, fit_logistic, interval, rounded
 from retsam.quality.table import as_table, measure_file
 
 FOLDS, REPEATS, SEED = 5, 5, 20
-PENALTY = 10.0
+#: Ridge penalty by question. That of the not-a-fundus head, its kinds and its variants were chosen in the cross-validation that scores it.
+PENALTY = {"reject": 10.0, "gradable": 10.0, "not_fundus": 3.0}
 CLIP = 4.0
 # Photographs after which metrics are written to the cache.
 _KEEP_EVERY = 200
 #: Weight that pictures of other things carry in the not-a-fundus head: they are few here, and their share in a cohort is unknown.
 NOT_FUNDUS_SHARE = 0.2
+#: Median green below which a picture of something else is a dark scene (the room behind a missing patient), a kind of its own.
+DARK_SCENE = 0.06
+#: Metric `sharpness` below which the front of an eye is out of focus, a kind of its own.
+BLURRED_EYE = -1.7
 
 #: Direction in which a metric may speak for a reject (+1, -1), or 0 where either is possible. Blur cannot make a photograph better,
 #: so coefficients are kept from saying so by accident of a small sample.
@@ -40,6 +47,8 @@ DIRECTION: dict[str, int] = {
     "sharpness_medium": -1,
     "sharpness_coarse": -1,
     "sharpness_low": 0,
+    "sharpness_weak": -1,
+    "sharpness_best": -1,
     "noise": 0,
     "illumination": -1,
     "shadow": 1,
@@ -55,6 +64,8 @@ DIRECTION: dict[str, int] = {
     "vessel_coverage": -1,
     "vessel_weak": -1,
     "vessel_linearity": -1,
+    "line_redness": 0,
+    "vessel_tree": -1,
     "line_balance": -1,
     "red_share": 0,
     "blue_share": 0,
@@ -64,147 +75,98 @@ DIRECTION: dict[str, int] = {
     "disc": 0,
 }
 
+#: Sets on whose photographs experts drew or measured.
+CURATED = (
+    "aria",
+    "avrdb",
+    "drive",
+    "drishti",
+    "fives",
+    "gave",
+    "hei_med",
+    "hrf",
+    "idrid_grading",
+    "idrid_native",
+    "idrid_seg",
+    "ords",
+    "orvs",
+    "palm",
+    "stare",
+)
+CURATED_WEIGHT = 0.75
+#: Weight of the altered versions of pictures of other things; they neither score nor calibrate.
+VARIANT_WEIGHT = 0.3
+
 SOURCES = {
     "eyepacs400": "EyePACS photographs (Kaggle Diabetic Retinopathy Detection terms) with quality grades of EyeQ (Fu et al., MICCAI 2019)",
     "drimdb": "DRIMDB (Sevik et al., J Biomed Opt 2014), research use",
 }
 
 
-def fit_logistic(
-    x: np.ndarray, y: np.ndarray, penalty: float, sign: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[np.ndarray, float]:
-    """Ridge logistic regression with signs: minimise sum w log loss + penalty/2 |b|^2, b_j of the given sign.
-
-    Parameters
-    ----------
-    x : ndarray [n, p]
-        Standardised metrics.
-    y : ndarray of 0/1, [n]
-    penalty : float
-        The intercept is not penalised.
-    sign : ndarray [p]
-        +1, -1, or 0 for free.
-    weight : ndarray [n], optional
-
-    Returns
-    -------
-    coefficients : ndarray [p]
-    intercept : float
-    """
-    w = np.ones(len(y)) if weight is None else weight
-
-    def loss(b):
-        z = x @ b[1:] + b[0]
-        residual = w * (sigmoid(z) - y)
-        value = (w * (np.logaddexp(0, z) - y * z)).sum() + penalty / 2 * (b[1:] @ b[1:])
-        return value, np.r_[residual.sum(), x.T @ residual + penalty * b[1:]]
-
-    bounds = [(None, None), *[{1: (0, None), -1: (None, 0), 0: (None, None)}[int(s)] for s in sign]]
-    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 2000})
-    if not found.success:
-        raise RuntimeError(f"logistic regression did not converge: {found.message}")
-    return found.x[1:], float(found.x[0])
-
-
-def auc(y: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve (Mann-Whitney, ties by half)."""
-    ranks, positive = rankdata(score), y == 1
-    n1, n0 = positive.sum(), (~positive).sum()
-    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0)) if n1 and n0 else float("nan")
-
-
-def interval(y: np.ndarray, score: np.ndarray, groups: np.ndarray, statistic, draws: int = 1000) -> tuple[float, float]:
-    """95 % bootstrap interval of a statistic, whole groups drawn."""
-    rng = np.random.default_rng(SEED)
-    names, inverse = np.unique(groups, return_inverse=True)
-    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    values = []
-    for _ in range(draws):
-        rows = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        values.append(statistic(y[rows], score[rows]))
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
 class Fit:
-    """One head: which metrics, which signs, how rows are weighted."""
+    """One question: which metrics, which signs, how rows are weighted. Not-a-fundus is asked once a kind; the likeliest kind counts."""
 
-    def __init__(self, name: str, share: float | None = None):
-        self.name, self.share = name, share
+    def __init__(self, name: str):
+        self.name = name
         self.features = list(DIRECTION)
         direction = np.array(list(DIRECTION.values()))
         self.sign = {"reject": direction, "gradable": -direction, "not_fundus": np.zeros_like(direction)}[name]
 
-    def weights(self, y: np.ndarray) -> np.ndarray | None:
-        if self.share is None:
-            return None
-        positive = y.sum()
-        return np.where(y == 1, self.share / (1 - self.share) * (len(y) - positive) / max(positive, 1), 1.0)
+    def kinds(self, table: pd.DataFrame, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Positives by kind, each a bool ``[n]``; heads that know no kinds have one."""
+        if self.name != "not_fundus":
+            return {self.name: y == 1}
+        drimdb, dark = (table["dataset"] == "drimdb").to_numpy(), (table["brightness"] < DARK_SCENE).to_numpy()
+        blurred = (table["sharpness"] < BLURRED_EYE).to_numpy()
+        kinds = {"scene": drimdb & dark, "eye": drimdb & ~dark & ~blurred, "blurred_eye": drimdb & ~dark & blurred, "picture": ~drimdb}
+        return {f"not_fundus_{kind}": (y == 1) & rows for kind, rows in kinds.items() if ((y == 1) & rows).any()}
 
-    def fit(self, table: pd.DataFrame, y: np.ndarray) -> dict:
+    def weights(self, table: pd.DataFrame, positive: np.ndarray) -> np.ndarray:
+        """Weight of each row: less for photographs whose label is an inference, and a fixed share in all for rare positives."""
+        weight = table["weight"].to_numpy(float).copy()
+        if self.name == "not_fundus":
+            share = NOT_FUNDUS_SHARE / (1 - NOT_FUNDUS_SHARE)
+            weight[positive] *= share * weight[~positive].sum() / max(weight[positive].sum(), 1e-9)
+        return weight
+
+    def fit(self, table: pd.DataFrame, y: np.ndarray) -> dict[str, dict]:
+        """Coefficients of each kind against the negatives."""
         values = table[self.features].to_numpy(float)
-        mean, scale = values.mean(0), np.maximum(values.std(0), 1e-6)
+        # Other things than retinas must not widen the scale on which retinas are compared with them.
+        basis = values[y == 0] if self.name == "not_fundus" else values
+        mean, scale = basis.mean(0), np.maximum(basis.std(0), 1e-6)
         z = np.clip((values - mean) / scale, -CLIP, CLIP)
-        weight, penalty = self.weights(y), PENALTY
-        coefficients, intercept = fit_logistic(z, y, penalty, self.sign, weight)
-        return {"mean": mean, "scale": scale, "weight": coefficients, "intercept": intercept}
+        models = {}
+        for kind, positive in self.kinds(table, y).items():
+            rows = positive | (y == 0)
+            weight = self.weights(table[rows], positive[rows])
+            coefficients, intercept = fit_logistic(z[rows], positive[rows].astype(float), PENALTY[self.name], self.sign, weight)
+            models[kind] = {"mean": mean, "scale": scale, "weight": coefficients, "intercept": intercept}
+        return models
 
-    def score(self, model: dict, table: pd.DataFrame) -> np.ndarray:
-        z = np.clip((table[self.features].to_numpy(float) - model["mean"]) / model["scale"], -CLIP, CLIP)
-        return sigmoid(z @ model["weight"] + model["intercept"])
+    def score(self, models: dict[str, dict], table: pd.DataFrame) -> np.ndarray:
+        """Log odds ``[n]`` of the likeliest kind."""
+        values, found = table[self.features].to_numpy(float), []
+        for model in models.values():
+            found.append(np.clip((values - model["mean"]) / model["scale"], -CLIP, CLIP) @ model["weight"] + model["intercept"])
+        return np.max(found, axis=0)
 
     def held_out(self, table: pd.DataFrame, y: np.ndarray) -> np.ndarray:
-        """Probability of each row from models that saw no row of its group; mean over repeats."""
+        """Log odds of each row from models that saw no row of its group; mean over repeats."""
         groups = table["group"].to_numpy(str)
         names = np.unique(groups)
         total = np.zeros(len(y))
         for repeat in range(REPEATS):
-            # Groups with a positive are dealt out separately, so that every fold has its share of the rare class.
+            # Groups with a positive are dealt out kind by kind, so that every fold has its share of the rare ones.
             rng = np.random.default_rng(SEED + repeat)
-            rare = np.isin(names, groups[y == 1])
-            order = np.concatenate([rng.permutation(names[rare]), rng.permutation(names[~rare])])
-            fold_of = {name: i % FOLDS for i, name in enumerate(order)}
+            rare = [np.unique(groups[positive]) for positive in self.kinds(table, y).values()]
+            order = [rng.permutation(part) for part in (*rare, np.setdiff1d(names, np.concatenate(rare)))]
+            fold_of = {name: i % FOLDS for i, name in enumerate(dict.fromkeys(np.concatenate(order)))}
             fold = np.array([fold_of[g] for g in groups])
             for k in range(FOLDS):
                 test = fold == k
                 total[test] += self.score(self.fit(table[~test], y[~test]), table[test])
         return total / REPEATS
-
-
-def logit(p: np.ndarray) -> np.ndarray:
-    """Log odds, probabilities held within one in a million of 0 and 1."""
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
-
-
-def calibration(y: np.ndarray, p: np.ndarray, bins: int = 5) -> dict:
-    """Brier score, expected calibration error, slope and intercept of the logit, and the reliability table."""
-    slope, intercept = fit_logistic(logit(p)[:, None], y, 0.0, np.zeros(1))
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.digitize(p, edges) - 1, 0, bins - 1)
-    table = [
-        {
-            "from": round(edges[k], 2),
-            "to": round(edges[k + 1], 2),
-            "n": int((which == k).sum()),
-            "predicted": _r(p[which == k].mean()),
-            "seen": _r(y[which == k].mean()),
-        }
-        for k in range(bins)
-        if (which == k).any()
-    ]
-    error = sum(row["n"] * abs(row["predicted"] - row["seen"]) for row in table) / len(y)
-    return {
-        "brier": _r(((p - y) ** 2).mean()),
-        "expected_calibration_error": _r(error),
-        "slope": _r(slope[0]),
-        "intercept": _r(intercept),
-        "bins": table,
-    }
-
-
-def _r(value: float, digits: int = 4) -> float:
-    return round(float(value), digits)
 
 
 # ---- data --------------------------------------------------------------------------------------------------------------
@@ -237,11 +199,38 @@ def other_pictures(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
+def variants(image_id: str, path: Path, folder: Path) -> list[tuple[str, str]]:
+    """Blurred, darker, brighter and closer versions of a picture of something else, written to `folder`.
+
+    There are few such pictures, and each kind of them occurs out of focus and ill-lit too.
+    """
+    rgb = read_photograph(path).rgb.astype(np.float32)
+    shrink = max(rgb.shape[:2]) / 800
+    if shrink > 1:
+        rgb = cv2.resize(rgb, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+    h, w = rgb.shape[:2]
+    closer = rgb[h // 5 : h - h // 5, w // 5 : w - w // 5]
+    made = {
+        "blurred": cv2.GaussianBlur(rgb, (0, 0), 0.008 * w),
+        "very_blurred": cv2.GaussianBlur(rgb, (0, 0), 0.025 * w),
+        "brighter_blurred": 1.5 * cv2.GaussianBlur(rgb, (0, 0), 0.015 * w),
+        "darker": 0.5 * rgb,
+        "closer_blurred": cv2.GaussianBlur(cv2.resize(closer, (w, h)), (0, 0), 0.015 * w),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name, picture in made.items():
+        target = folder / f"{Path(image_id.replace(':', '_')).stem}_{name}.png"
+        cv2.imwrite(str(target), np.clip(picture, 0, 255).astype(np.uint8)[..., ::-1])
+        found.append((f"{image_id}#{name}", str(target)))
+    return found
+
+
 def _measure(task: tuple[str, str]) -> dict:
     return measure_file(*task)
 
 
-def load_metrics(data: Path, cache: Path, jobs: int, sample: int | None = None) -> pd.DataFrame:
+def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 200) -> pd.DataFrame:
     """Metrics of all photographs of the manifest (crops left out) and of pictures of other things; kept in `cache` between runs.
 
     Parameters
@@ -251,26 +240,31 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int | None = None) 
     cache : Path
         Folder for ``metrics.parquet`` and the made pictures.
     jobs : int
-    sample : int, optional
+    sample : int
         Most photographs of a set without quality grades.
+    sample_odir : int
+        Most photographs of the ODIR cohort, which count in the not-a-fundus head only.
     """
     manifest = pd.read_csv(data / "manifest.csv", low_memory=False)
     # refuge_roi holds crops around the disc: no field of view to judge. Ungraded EyePACS photographs may be anything.
     manifest = manifest[(manifest["dataset"] != "refuge_roi") & ~((manifest["dataset"] == "eyepacs400") & manifest["quality"].isna())]
-    if sample is not None:
-        graded = manifest["quality"].notna()
-        rest = (
-            manifest[~graded]
-            .groupby("dataset", group_keys=False)[manifest.columns.tolist()]
-            .apply(lambda g: g.sample(min(sample, len(g)), random_state=SEED))
-        )
-        manifest = pd.concat([manifest[graded], rest])
+    graded, odir = manifest["quality"].notna(), manifest["dataset"] == "odir"
+    curated = [g.sample(min(sample, len(g)), random_state=1) for _, g in manifest[~graded & ~odir].groupby("dataset")]
+    cohort = manifest[odir].sample(min(sample_odir, int(odir.sum())), random_state=7)
+    manifest = pd.concat([manifest[graded], *curated, cohort])
     known = manifest[["image", "dataset", "group", "quality"]].rename(columns={"image": "image_id"})
     tasks = [(i, str(data / i)) for i in known["image_id"]]
     others = other_pictures(cache / "pictures")
     tasks = others + tasks
     extra = pd.DataFrame([{"image_id": i, "dataset": i.split(":")[0], "group": i, "quality": "not_fundus"} for i, _ in others])
-    known = pd.concat([known, extra], ignore_index=True)
+    known = pd.concat([known, extra], ignore_index=True).assign(weight=1.0)
+    strange = known[(known["quality"] == "not_fundus") & (known["dataset"] != "made")]
+    where = dict(tasks)
+    more = {row.image_id: variants(row.image_id, Path(where[row.image_id]), cache / "variants") for row in strange.itertuples()}
+    tasks += [task for made in more.values() for task in made]
+    origin = {i: original for original, made in more.items() for i, _ in made}
+    copies = strange.set_index("image_id").loc[list(origin.values())].assign(weight=VARIANT_WEIGHT, image_id=list(origin))
+    known = pd.concat([known, copies], ignore_index=True)
     kept = cache / "metrics.parquet"
     done = pd.read_parquet(kept) if kept.exists() else as_table([])
     have = set(done["image_id"])
@@ -293,100 +287,123 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int | None = None) 
 
 
 def fit_all(table: pd.DataFrame) -> dict:
-    """Fit the heads on all graded photographs and score them held out; the content of ``model.json``."""
-    graded = table[table["dataset"].isin(SOURCES) & table["quality"].notna()]
-    retina = graded[graded["quality"] != "not_fundus"].reset_index(drop=True)
+    """Fit the heads and score them held out; the content of ``model.json``."""
+    graded = table[table["dataset"].isin(SOURCES) & table["quality"].notna() & (table["weight"] == 1.0)]
+    retina = graded[graded["quality"] != "not_fundus"].assign(weight=1.0).reset_index(drop=True)
+    drawn = table[table["dataset"].isin(CURATED)].assign(weight=CURATED_WEIGHT)
+    with_drawn = pd.concat([retina, drawn], ignore_index=True)
     everything = table.assign(quality=table["quality"].fillna("retina")).reset_index(drop=True)
     card: dict = {
-        "description": "Three logistic regressions on the metrics of retsam.quality.metrics, standardised and clipped.",
+        "description": "Logistic regressions on the metrics of retsam.quality.metrics, standardised and clipped; "
+        "not a fundus is the likeliest of three kinds.",
         "command": "python -m retsam.quality.fit --data $RETSAM_DATA",
         "data": {
             name: {"source": SOURCES[name], "photographs": graded.loc[graded["dataset"] == name, "quality"].value_counts().to_dict()}
             for name in SOURCES
         },
-        "other_pictures": "not-a-fundus head only: pictures that come with scikit-image, noise and ramps (positives); "
+        "curated": {
+            "use": f"reject head: no rejects, at weight {CURATED_WEIGHT}, since experts drew or measured on them",
+            "photographs": drawn["dataset"].value_counts().to_dict(),
+        },
+        "other_pictures": "not-a-fundus head only: pictures that come with scikit-image, noise and ramps, blurred and "
+        "dimmed versions of these and of DRIMDB's outliers (positives, the versions kept with their original and not scored); "
         "all photographs of other sets (negatives)",
         "split": f"{FOLDS}-fold cross-validation by group, repeated {REPEATS} times; the shipped coefficients are fitted on all",
         "penalty": PENALTY,
+        "chosen_in_cross_validation": "penalty, kinds and variants of the not-a-fundus head",
         "heads": {},
         "held_out": {},
     }
-    reference = retina[retina["quality"] == "good"]
-    for name, rows, target in (
-        ("reject", retina, retina["quality"] == "reject"),
-        ("gradable", retina, retina["quality"] == "good"),
-        ("not_fundus", everything, everything["quality"] == "not_fundus"),
+    good = retina[retina["quality"] == "good"]
+    for name, rows, positive in (
+        ("reject", with_drawn, "reject"),
+        ("gradable", retina, "good"),
+        ("not_fundus", everything, "not_fundus"),
     ):
-        head = Fit(name, NOT_FUNDUS_SHARE if name == "not_fundus" else None)
-        y = target.to_numpy().astype(float)
-        model = head.fit(rows, y)
+        head = Fit(name)
+        y = (rows["quality"] == positive).to_numpy().astype(float)
         raw = head.held_out(rows, y)
-        slope, intercept = recalibrate(y, raw, head.weights(y))
-        model["weight"], model["intercept"] = slope * model["weight"], slope * model["intercept"] + intercept
-        mean_good = np.clip((reference[head.features].to_numpy(float) - model["mean"]) / model["scale"], -CLIP, CLIP).mean(0)
-        card["heads"][name] = {
-            "intercept": _r(model["intercept"], 5),
-            "clip": CLIP,
-            "features": {
-                f: {
-                    "mean": _r(model["mean"][k], 5),
-                    "scale": _r(model["scale"][k], 5),
-                    "weight": _r(model["weight"][k], 5),
-                    "reference": _r(mean_good[k], 4),
-                }
-                for k, f in enumerate(head.features)
-            },
-        }
-        card["held_out"][name] = _scores(head, rows, y, raw)
+        # Labels that are inferred neither score nor calibrate a head.
+        known = (rows["weight"] == 1.0).to_numpy()
+        part = rows[known].reset_index(drop=True)
+        weight = head.weights(part, y[known] == 1)
+        # How common other pictures are in a cohort is not known, so there is nothing to calibrate the not-a-fundus head to.
+        assumed = name == "not_fundus"
+        slope, intercept = (1.0, 0.0) if assumed else recalibrate(y[known], raw[known], weight)
+        for kind, model in head.fit(rows, y).items():
+            model["weight"], model["intercept"] = slope * model["weight"], slope * model["intercept"] + intercept
+            card["heads"][kind] = _coefficients(head, model, good)
+        held_out = sigmoid(raw[known]) if assumed else recalibrated(y[known], raw[known], part["group"].to_numpy(str), weight)
+        scores = _not_fundus_scores if name == "not_fundus" else _scores
+        card["held_out"][name] = scores(part, y[known], held_out)
     card["held_out"]["reject"]["across_sets"] = _across_sets(retina)
+    card["held_out"]["reject"]["curated_called_reject"] = _curated_called_reject(with_drawn)
     return card
 
 
-def recalibrate(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
-    """Slope and intercept that make held-out probabilities honest (Platt): the penalty shrinks coefficients, so they come out too timid."""
-    slope, intercept = fit_logistic(logit(p)[:, None], y, 1e-3, np.ones(1), weight)
+def _coefficients(head: Fit, model: dict, good: pd.DataFrame) -> dict:
+    reference = np.clip((good[head.features].to_numpy(float) - model["mean"]) / model["scale"], -CLIP, CLIP).mean(0)
+    columns = {"mean": model["mean"], "scale": model["scale"], "weight": model["weight"], "reference": reference}
+    features = {f: {key: rounded(values[k], 5) for key, values in columns.items()} for k, f in enumerate(head.features)}
+    return {"intercept": rounded(model["intercept"], 5), "clip": CLIP, "features": features}
+
+
+def recalibrate(y: np.ndarray, score: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept that make held-out log odds honest (Platt): the penalty shrinks coefficients, so they come out too timid."""
+    slope, intercept = fit_logistic(score[:, None], y, 1e-3, np.ones(1), weight)
     return float(slope[0]), intercept
 
 
-def recalibrated(y: np.ndarray, p: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Held-out probabilities, each recalibrated by slope and intercept that come from other groups."""
+def recalibrated(y: np.ndarray, score: np.ndarray, groups: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Probabilities from held-out log odds, slope and intercept coming from other groups."""
     names = np.unique(groups)
     half_of = dict(zip(np.random.default_rng(SEED).permutation(names), np.arange(len(names)) % 2, strict=True))
     half = np.array([half_of[g] for g in groups])
-    out = np.empty_like(p)
+    out = np.empty_like(score)
     for k in (0, 1):
-        slope, intercept = recalibrate(y[half != k], p[half != k], None if weight is None else weight[half != k])
-        out[half == k] = sigmoid(slope * logit(p[half == k]) + intercept)
+        slope, intercept = recalibrate(y[half != k], score[half != k], weight[half != k])
+        out[half == k] = sigmoid(slope * score[half == k] + intercept)
     return out
 
 
-def _scores(head: Fit, rows: pd.DataFrame, y: np.ndarray, raw: np.ndarray) -> dict:
-    """Scores of held-out probabilities `raw`, recalibrated across groups."""
-    groups = rows["group"].to_numpy(str)
-    p = recalibrated(y, raw, groups, head.weights(y))
+def _auc_with_interval(y: np.ndarray, p: np.ndarray, groups: np.ndarray) -> dict:
     low, high = interval(y, p, groups, auc)
-    out: dict = {"n": len(y), "positives": int(y.sum()), "auc": {"value": _r(auc(y, p)), "ci_low": _r(low), "ci_high": _r(high)}}
-    if head.name != "not_fundus":
-        out["calibration"] = calibration(y, p)
-        out["by_set"] = {}
-        for name in SOURCES:
-            part = (rows["dataset"] == name).to_numpy()
-            low, high = interval(y[part], p[part], groups[part], auc)
-            out["by_set"][name] = {
-                "n": int(part.sum()),
-                "auc": {"value": _r(auc(y[part], p[part])), "ci_low": _r(low), "ci_high": _r(high)},
-            }
-        return out
-    drimdb = (rows["dataset"] == "drimdb").to_numpy() & (y == 1)
-    retina = y == 0
-    out["recall_drimdb"] = {"value": _r((p[drimdb] >= 0.5).mean()), "n": int(drimdb.sum()), "lowest_probability": _r(p[drimdb].min())}
-    out["recall_other_pictures"] = {"value": _r((p[(y == 1) & ~drimdb] >= 0.5).mean()), "n": int(((y == 1) & ~drimdb).sum())}
-    quality = rows["quality"].to_numpy(str)
+    return {"value": rounded(auc(y, p)), "ci_low": rounded(low), "ci_high": rounded(high)}
+
+
+def _scores(rows: pd.DataFrame, y: np.ndarray, p: np.ndarray) -> dict:
+    groups = rows["group"].to_numpy(str)
+    out: dict = {"n": len(y), "positives": int(y.sum()), "auc": _auc_with_interval(y, p, groups), "calibration": calibration(y, p)}
+    parts = {name: (rows["dataset"] == name).to_numpy() for name in SOURCES}
+    out["by_set"] = {name: {"n": int(k.sum()), "auc": _auc_with_interval(y[k], p[k], groups[k])} for name, k in parts.items()}
+    return out
+
+
+def _not_fundus_scores(rows: pd.DataFrame, y: np.ndarray, p: np.ndarray) -> dict:
+    threshold = QualityConfig().not_fundus_above
+    called, quality, dataset = p >= threshold, rows["quality"].to_numpy(str), rows["dataset"].to_numpy(str)
+    outliers, others = (y == 1) & (dataset == "drimdb"), (y == 1) & (dataset != "drimdb")
+    low, high = interval(y[outliers], p[outliers], rows.loc[outliers, "group"].to_numpy(str), lambda _, p: (p >= threshold).mean())
+    out: dict = {
+        "n": len(y),
+        "positives": int(y.sum()),
+        "auc": _auc_with_interval(y, p, rows["group"].to_numpy(str)),
+        "threshold": threshold,
+    }
+    out["recall_drimdb"] = {
+        "value": rounded(called[outliers].mean()),
+        "ci_low": rounded(low),
+        "ci_high": rounded(high),
+        "n": int(outliers.sum()),
+    }
+    out["recall_drimdb"]["lowest_probability"] = rounded(p[outliers].min())
+    if others.any():
+        out["recall_other_pictures"] = {"value": rounded(called[others].mean()), "n": int(others.sum())}
+    kinds = np.char.strip(np.char.add(np.char.add(dataset, " "), np.where(quality == "retina", "", quality)))
     out["called_not_fundus"] = {
-        f"{name} {q}" if q != "retina" else name: {"n": int(part.sum()), "share": _r((p[part] >= 0.5).mean())}
-        for name in sorted(set(rows["dataset"]))
-        for q in ("good", "usable", "reject", "retina")
-        if (part := retina & (rows["dataset"] == name).to_numpy() & (quality == q)).any()
+        str(kind): {"n": int(part.sum()), "share": rounded(called[part].mean())}
+        for kind in np.unique(kinds[y == 0])
+        if (part := (kinds == kind) & (y == 0)).any()
     }
     return out
 
@@ -397,9 +414,22 @@ def _across_sets(retina: pd.DataFrame) -> dict:
     for test in SOURCES:
         head, part = Fit("reject"), (retina["dataset"] == test).to_numpy()
         y = (retina["quality"] == "reject").to_numpy().astype(float)
-        p = head.score(head.fit(retina[~part], y[~part]), retina[part])
-        low, high = interval(y[part], p, retina.loc[part, "group"].to_numpy(str), auc)
-        out[f"tested on {test}"] = {"value": _r(auc(y[part], p)), "ci_low": _r(low), "ci_high": _r(high)}
+        p = sigmoid(head.score(head.fit(retina[~part], y[~part]), retina[part]))
+        out[f"tested on {test}"] = _auc_with_interval(y[part], p, retina.loc[part, "group"].to_numpy(str))
+    return out
+
+
+def _curated_called_reject(rows: pd.DataFrame) -> dict:
+    """Share of each curated set that a model which saw nothing of it, nor of its camera, would reject."""
+    out, head = {}, Fit("reject")
+    y = (rows["quality"] == "reject").to_numpy().astype(float)
+    family = (
+        rows["dataset"].replace({"idrid_grading": "idrid", "idrid_seg": "idrid", "idrid_native": "idrid", "orvs": "ords"}).to_numpy(str)
+    )
+    for name in sorted(set(family) - set(SOURCES)):
+        test = family == name
+        p = sigmoid(head.score(head.fit(rows[~test], y[~test]), rows[test]))
+        out[name] = {"n": int(test.sum()), "share": rounded((p >= QualityConfig().reject_above).mean())}
     return out
 
 
@@ -411,9 +441,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/quality"), help="folder for metrics between runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("model.json"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--sample", type=int, help="most photographs of each set without quality grades")
+    parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
+    parser.add_argument("--sample-odir", type=int, default=200, help="most photographs of the ODIR cohort")
     options = parser.parse_args(arguments)
-    card = fit_all(load_metrics(options.data, options.cache, options.jobs, options.sample))
+    card = fit_all(load_metrics(options.data, options.cache, options.jobs, options.sample, options.sample_odir))
     options.out.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(card["held_out"], indent=1))
 

@@ -8,17 +8,26 @@ import pandas as pd
 from retsam.quality.config import QualityConfig
 from retsam.quality.duplicates import near_content, same_content
 from retsam.quality.metrics import METRICS
-from retsam.quality.model import load_model
+from retsam.quality.model import load_model, not_fundus_probability
 
 #: What a reason says in words, and the metrics that speak for it.
 REASONS: dict[str, tuple[str, ...]] = {
-    "blurred": ("sharpness", "sharpness_fine", "sharpness_medium", "sharpness_coarse", "edge_strength", "noise"),
-    "vessels_not_visible": ("vessel", "vessel_coverage", "vessel_weak", "vessel_linearity", "line_balance"),
+    "blurred": (
+        "sharpness",
+        "sharpness_fine",
+        "sharpness_medium",
+        "sharpness_coarse",
+        "sharpness_weak",
+        "sharpness_best",
+        "edge_strength",
+        "noise",
+    ),
+    "vessels_not_visible": ("vessel", "vessel_coverage", "vessel_weak", "vessel_linearity", "vessel_tree", "line_balance"),
     "uneven_light": ("illumination", "shadow", "glare"),
     "too_dark": ("brightness", "brightness_red", "darkness"),
     "overexposed": ("saturation", "saturation_red"),
     "low_contrast": ("contrast", "contrast_weak", "disc", "sharpness_low"),
-    "unusual_colour": ("red_share", "blue_share", "colour_spread", "not_red"),
+    "unusual_colour": ("red_share", "blue_share", "colour_spread", "not_red", "line_redness"),
 }
 
 # A reason is named when its metrics add this much to the log odds of a worse grade.
@@ -55,8 +64,9 @@ def grade_table(metrics: pd.DataFrame, config: QualityConfig, cohort: pd.DataFra
     """
     table = _in_order(metrics, cohort)
     measured = (table["status"] == "ok").to_numpy()
-    for head, column in (("not_fundus", "p_not_fundus"), ("reject", "p_reject"), ("gradable", "p_gradable")):
+    for head, column in (("reject", "p_reject"), ("gradable", "p_gradable")):
         table[column] = np.where(measured, load_model()[head].probability(table), np.nan)
+    table["p_not_fundus"] = np.where(measured, not_fundus_probability(table), np.nan)
     # What is certain cannot be likelier than what it implies.
     table["p_gradable"] = np.minimum(table["p_gradable"], 1 - table["p_reject"])
     table["probability"] = (1 - table["p_reject"]) * (1 - table["p_not_fundus"])

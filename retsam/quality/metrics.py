@@ -31,6 +31,8 @@ METRICS: dict[str, str] = {
     "sharpness_medium": "The same for middle vessels (2.4 to 4.8 working px).",
     "sharpness_coarse": "The same for large vessels (4.8 to 9.6 working px).",
     "sharpness_low": "The same for the disc and macula (9.6 to 19.2 working px).",
+    "sharpness_weak": "25th percentile over an 8 x 8 grid of the contrast of small vessels (1.2 to 4.8 working px), log10.",
+    "sharpness_best": "90th percentile over the grid of the same.",
     "native_sharpness": "Share of the finest detail's contrast at native resolution, log10; compares photographs of one camera only.",
     "noise": "Log10 of the standard deviation of pixel noise relative to local brightness.",
     "illumination": "Evenness of light: 5th over 95th percentile of the green background (0 uneven to 1 even).",
@@ -47,6 +49,8 @@ METRICS: dict[str, str] = {
     "vessel_coverage": "Share of grid cells in which dark lines stand out from noise and from bright lines.",
     "vessel_weak": "Log10 of the 25th percentile over grid cells of each cell's 95th percentile of the response to dark lines.",
     "vessel_linearity": "How much dark lines look like lines rather than spots (1 - ratio of Hessian eigenvalues), at the strongest 5 %.",
+    "line_redness": "How much more dark lines darken green than red (0 for shadows, ink and lashes, near 1 for blood).",
+    "vessel_tree": "Length of connected dark lines, in diameters of the field, log10 of 0.1 + sum of the longer components' extents.",
     "line_balance": "Log10 of the response to dark lines over that to bright lines.",
     "red_share": "Red over the sum of channels, median.",
     "blue_share": "Blue over the sum of channels, median.",
@@ -207,7 +211,9 @@ def working_metrics(work: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     }
     row["colour_spread"] = float(red_quartiles[2] - red_quartiles[0] + blue_quartiles[2] - blue_quartiles[0])
     row |= _detail_bands(log_green, weight, inside)
-    row |= _lines(detail, weight, inside)
+    red = work[..., 0].astype(np.float32) / 255.0
+    red_background = _blur(red, weight, WORK_SIDE / 16)
+    row |= _lines(detail, (np.log(red + _FLOOR) - np.log(np.maximum(red_background, 0) + _FLOOR)) * weight, inside)
     row["contrast_weak"] = float(np.percentile(_cell_means(detail**2, inside), 20) ** 0.5)
     row["disc"] = _disc(detail, weight, inside)
     return row
@@ -226,18 +232,21 @@ def _detail_bands(log_green: np.ndarray, weight: np.ndarray, inside: np.ndarray)
     names = ("sharpness_fine", "sharpness", "sharpness_medium", "sharpness_coarse", "sharpness_low")
     blurred = {s: _blur(log_green, weight, s) for s in sorted({s for band in _BANDS for s in band})}
     for name, (fine, coarse) in zip(names, _BANDS, strict=True):
-        band = (blurred[fine] - blurred[coarse])[inside]
+        # A third of the pixels tells as much: neighbours in a band are not independent.
+        band = (blurred[fine] - blurred[coarse])[inside][::3]
         # Variance of a difference of Gaussians of unit white noise, continuous approximation.
         gain = (1 / fine**2 + 1 / coarse**2) / (4 * np.pi) - 1 / (np.pi * (fine**2 + coarse**2))
         # Outliers (specks, the time stamp) must not make a blurred photograph sharp: the middle 98 % count.
         limits = np.percentile(band, [1, 99])
         variance = float(np.clip(band, *limits).var()) - gain * noise**2
         row[name] = _log10(max(variance, 0.0) ** 0.5, 1e-4)
+    cells = np.sqrt(_cell_means((blurred[1.2] - blurred[4.8]) ** 2, inside))
+    row["sharpness_weak"], row["sharpness_best"] = (_log10(v, 1e-4) for v in np.percentile(cells, [25, 90]))
     return row
 
 
-def _lines(detail: np.ndarray, weight: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Visibility of dark lines (vessels) and how it is spread over the field."""
+def _lines(detail: np.ndarray, red_detail: np.ndarray, inside: np.ndarray) -> dict[str, float]:
+    """Visibility of dark lines (vessels), how it is spread over the field, and whether they have the colour of blood."""
     core = cv2.erode(inside.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
     if not core.any():
         core = inside
@@ -263,16 +272,29 @@ def _lines(detail: np.ndarray, weight: np.ndarray, inside: np.ndarray) -> dict[s
     # 0.02: a tenth of a typical vessel's response; a vein over healthy retina is 10 to 30 % darker than its surroundings.
     visible = (cells_dark > 0.02) & (cells_dark > 1.15 * cells_bright)
     top = dark[core] >= np.percentile(dark[core], 95)
+    # At the strongest dark lines: what of the darkening in green is not found in red. Blood absorbs green ten times as much as red;
+    # shadows, ink and lashes darken both.
+    in_green, in_red = (cv2.GaussianBlur(d, (0, 0), 1.5)[core][top] for d in (detail, red_detail))
+    redness = 1 - float((in_green * in_red).sum()) / max(float((in_green**2).sum()), 1e-6)
     return {
         "vessel": _log10(strong, 1e-4),
         "vessel_coverage": float(visible.mean()),
         "vessel_weak": _log10(np.percentile(cells_dark, 25), 1e-4),
         "vessel_linearity": float(line[core][top].mean()) if top.any() else 0.0,
+        "line_redness": float(np.clip(redness, -1, 2)),
+        "vessel_tree": _tree((dark > 0.02) & (dark > bright) & core),
         "line_balance": float(np.log10((strong + 1e-3) / (strong_bright + 1e-3))),
         "edge_strength": _log10(
             np.percentile(np.hypot(cv2.Sobel(detail, cv2.CV_32F, 1, 0), cv2.Sobel(detail, cv2.CV_32F, 0, 1))[core] / 8, 99)
         ),
     }
+
+
+def _tree(lines: np.ndarray) -> float:
+    """Log10 of the summed extents of connected lines longer than a tenth of the field."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(lines.astype(np.uint8), connectivity=8)
+    extents = np.hypot(stats[1:, cv2.CC_STAT_WIDTH], stats[1:, cv2.CC_STAT_HEIGHT]) / WORK_SIDE
+    return _log10(0.1 + extents[extents > 0.1].sum())
 
 
 def _blocks(plane: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The quality model: three logistic regressions on image metrics, their coefficients in a reviewed file of the package."""
+"""The quality model: logistic regressions on image metrics, their coefficients in a reviewed file of the package."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import pandas as pd
 
 #: Heads of the model and what each gives the probability of.
 HEADS = {
-    "not_fundus": "not a colour photograph of the retina",
     "reject": "a reject, among photographs of the retina",
     "gradable": "gradable, among photographs of the retina",
+    "not_fundus_eye": "the front of an eye, skin or a chart before the camera",
+    "not_fundus_blurred_eye": "the same out of focus",
+    "not_fundus_scene": "a dark room",
+    "not_fundus_picture": "some other picture",
 }
 
 
@@ -66,6 +69,11 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def load_model() -> dict[str, Head]:
     """The shipped heads, by name."""
     return {name: _head(part) for name, part in model_card()["heads"].items()}
+
+
+def not_fundus_probability(metrics: pd.DataFrame) -> np.ndarray:
+    """Probability ``[n]`` of not showing a retina: that of the likeliest kind of other picture."""
+    return np.max([head.probability(metrics) for name, head in load_model().items() if name.startswith("not_fundus")], axis=0)
 
 
 def model_card() -> dict:
