@@ -3,6 +3,7 @@
 #   make demo      render a cohort and run the whole study on it; the last line is the report's path
 #   make test      the tests
 #   make ci        what .ci/run does
+#   make picture   docs/images/report.png again, from the demo's report
 #
 # Variables (make demo VARIABLE=value):
 #   TORCH_INDEX    package index that torch comes from. Empty: the default index, whose Linux wheels carry CUDA (gigabytes).
@@ -23,7 +24,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.retsam-installed
 
-.PHONY: help setup demo test lint ci pages clean
+.PHONY: help setup demo test lint ci pages picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +58,12 @@ lint: setup
 
 pages: setup
 	@$(BIN)/python -m retsam.config
+
+# The README's picture, from the demo's report; needs chromium.
+picture: demo
+	@mkdir -p docs/images
+	@chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 --virtual-time-budget=8000 \
+		--screenshot="$(CURDIR)/docs/images/report.png" "file://$(CURDIR)/results/demo/report.html"
 
 ci:
 	@./.ci/run
