@@ -310,7 +310,7 @@ def fit_all(table: pd.DataFrame) -> dict:
         "all photographs of other sets (negatives)",
         "split": f"{FOLDS}-fold cross-validation by group, repeated {REPEATS} times; the shipped coefficients are fitted on all",
         "penalty": PENALTY,
-        "chosen_in_cross_validation": "penalty, kinds and variants of the not-a-fundus head",
+        "chosen_in_cross_validation": "penalty, kinds, variants and threshold of the not-a-fundus head",
         "heads": {},
         "held_out": {},
     }
