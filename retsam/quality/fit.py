@@ -268,11 +268,11 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_od
     kept = cache / "metrics.parquet"
     done = pd.read_parquet(kept) if kept.exists() else as_table([])
     have = set(done["image_id"])
-    todo = [t for t in tasks if t[0] not in have]
+    wanted = [t for t in tasks if t[0] not in have]
     cache.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, tqdm(total=len(todo), unit="image") as bar:
-        for start in range(0, len(todo), _KEEP_EVERY):
-            rows = as_table(list(pool.map(_measure, todo[start : start + _KEEP_EVERY], chunksize=8)))
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, tqdm(total=len(wanted), unit="image") as bar:
+        for start in range(0, len(wanted), _KEEP_EVERY):
+            rows = as_table(list(pool.map(_measure, wanted[start : start + _KEEP_EVERY], chunksize=8)))
             done = pd.concat([done, rows], ignore_index=True) if len(done) else rows
             done.to_parquet(kept, index=False)
             bar.update(len(rows))
