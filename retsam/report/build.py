@@ -23,6 +23,7 @@ from retsam.report.html import csv_text, json_block
 from retsam.report.page import Page, Section
 from retsam.report.sections.associations import associations
 from retsam.report.sections.biomarkers import biomarkers
+from retsam.report.sections.common import reader
 from retsam.report.sections.eyes import failures, gallery
 from retsam.report.sections.participants import characteristics, participants, quality
 from retsam.report.sections.prediction import camera, discrimination
@@ -72,7 +73,7 @@ def build_report(
     config, settings, out = config or ReportConfig(), dict(settings or {}), Path(out)
     study = Study(Path(results), settings)
     attributes = store_attributes(study)
-    all_heads = heads(attributes, model_card(study))
+    all_heads = heads(attributes, model_card(study, attributes))
     available = [h.target for h in all_heads if h.status != "not_available"]
     picks = choose(study, config) if config.gallery else []
     when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -169,7 +170,7 @@ def _notes(study: Study) -> list[Problem]:
     for outcome in study.outcomes:
         mine = None if table is None else table[table["outcome"] == outcome]
         if mine is not None and (mine.empty or mine["estimate"].isna().all()):
-            why = "" if mine is None or mine.empty else "; ".join(mine["note"].dropna().astype(str).unique()[:3])
+            why = "" if mine is None or mine.empty else "; ".join(reader(n) for n in mine["note"].dropna().astype(str).unique()[:3])
             notes.append(Problem("fault", f"No association could be estimated for the outcome {outcome}" + (f" ({why})." if why else ".")))
     return notes + list(dict.fromkeys(study.problems))
 

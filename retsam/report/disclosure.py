@@ -114,9 +114,11 @@ def hide_fits(table: pd.DataFrame, minimum: int, within: Sequence[str], total_kn
     hidden = ((n > 0) & (n < minimum)).fillna(False).astype(bool) | hide_pairs(cases, n, minimum).fillna(False).astype(bool)
     if not total_known or not hidden.any():
         return hidden
-    smaller = cases.where(cases.notna(), n).astype(float)
-    for rows in table.groupby(list(within), dropna=False, sort=False).indices.values():
-        rows = table.index[rows]
-        if hidden.loc[rows].sum() == 1 and len(rows) > 1:
-            hidden.loc[smaller.loc[rows][~hidden.loc[rows]].idxmin()] = True
+    # Only groups with exactly one hidden row need a second one: few, where there are thousands of groups.
+    keys = [table[c] for c in within]
+    alone = hidden.groupby(keys, dropna=False, sort=False).transform("sum") == 1
+    visible = cases.where(cases.notna(), n).astype(float)[alone & ~hidden]
+    if len(visible):
+        second = visible.groupby([k[alone & ~hidden] for k in keys], dropna=False, sort=False).idxmin()
+        hidden.loc[second.dropna()] = True
     return hidden

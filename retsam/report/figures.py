@@ -16,7 +16,7 @@ from retsam.report.config import ReportConfig
 from retsam.report.flow import STAGES, flow_table, parse_reasons, shared_steps
 from retsam.report.html import count, estimate_text, p_text
 from retsam.report.sections.associations import primary_rows
-from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, ranking
+from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, never_measured, ranking
 from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
 from retsam.report.study import Study
 from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, limits, panels, ratio_axis, save, styled
@@ -157,7 +157,9 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
     for ax, (outcome, name) in zip(axes, chosen, strict=True):
         block = density.get(f"{outcome}\0{name}")
         mine = table[(table["outcome"] == outcome) & (table["biomarker"] == name) & (table["n"] >= config.min_cell)]
+        small_group = table[(table["outcome"] == outcome) & (table["biomarker"] == name)]["n"].between(1, config.min_cell - 1).any()
         for k, row in enumerate(mine.itertuples()):
+            label = row.group if small_group else f"{row.group} (n = {count(row.n)})"
             style = {"color": COLOURS[k % 8], "linestyle": ("-", "--", ":", "-.")[k % 4]}
             if block and row.group in block["groups"]:
                 heights = np.array([np.nan if v is None else v for v in block["groups"][row.group]])
@@ -170,7 +172,7 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
                     **style,
                 )
             else:
-                ax.plot([], [], label=f"{row.group} (n = {count(row.n)})", **style)
+                ax.plot([], [], label=label, **style)
             ax.axvline(row.p50, linewidth=0.7, alpha=0.8, **style)
         unit = study.unit_of(name)
         ax.set_title(outcome)
@@ -186,7 +188,7 @@ def _missingness(study: Study, config: ReportConfig) -> Figure | None:
     table = missingness(study)
     if table is None:
         return None
-    table = table[table["n"] >= config.min_cell]
+    table = table[(table["n"] >= config.min_cell) & ~table["biomarker"].isin(never_measured(table))]
     if table.empty:
         return None
     names = table.groupby("biomarker")["n"].sum().sort_values(ascending=False).index[:30]

@@ -60,15 +60,17 @@ def _typical(values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
 
 def _extremes(study: Study, values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
     order = [b for b in ranking(study) if b in values.columns] or [b for b in values.columns if values[b].notna().any()]
-    picks, used = [], 0
+    picks: list[Pick] = []
+    chosen: list[str] = []
     for name in order:
         column = values[name].dropna()
         # An end that many eyes share (zero lesions) is no extreme: only the other end is shown then.
-        if used == config.gallery_biomarkers:
+        if len(chosen) == config.gallery_biomarkers:
             break
-        if column.nunique() < 2:
+        # The same measure in pixels, disc diameters and micrometres would show the same eyes three times.
+        if column.nunique() < 2 or any(abs(values[name].corr(values[other], method="spearman")) > 0.95 for other in chosen):
             continue
-        used += 1
+        chosen.append(name)
         ordered = column.sort_values(kind="stable")
         k = config.gallery_per_end
         low, high = ordered.head(k), ordered.tail(k)[::-1]

@@ -35,6 +35,7 @@ class Head:
     task: str
     status: str
     scores: tuple[str, ...] = field(default=())
+    trained_on: tuple[str, ...] = field(default=())
 
 
 def store_attributes(study: Study) -> dict[str, Any]:
@@ -59,12 +60,20 @@ def store_attributes(study: Study) -> dict[str, Any]:
     return shared
 
 
-def model_card(study: Study) -> dict[str, Any]:
-    """The card of the weights that the study names; empty where it does not exist."""
-    from retsam.provenance import weights_file
+def model_card(study: Study, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of the weights that the study names; empty where it does not exist, or where the masks were made with other weights."""
+    from retsam.provenance import file_sha256, weights_file
 
-    path = weights_file(SimpleNamespace(weights=(study.settings.get("segmentation") or {}).get("weights"))).with_suffix(".json")
+    weights = weights_file(SimpleNamespace(weights=(study.settings.get("segmentation") or {}).get("weights")))
+    path = weights.with_suffix(".json")
     if not path.is_file():
+        return {}
+    used = attributes.get("weights_sha256")
+    if used and weights.is_file() and file_sha256(weights) != used:
+        text = (
+            f"The masks were made with other weights ({str(used)[:12]}) than those of {weights.name} here, so no scores of heads are shown."
+        )
+        study.problems.append(Problem("warning", text))
         return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +85,18 @@ def model_card(study: Study) -> dict[str, Any]:
 def heads(attributes: Mapping[str, Any], card: Mapping[str, Any]) -> list[Head]:
     """Every target with its status in the stores (else in the card) and its scores in the card."""
     status = attributes.get("target_status") or {t: (card.get("heads") or {}).get(t, {}).get("status", "not_available") for t in TARGETS}
-    return [Head(t, CATEGORY[t], TASK_OF[t], status.get(t, "not_available"), tuple(_scores(card, t))) for t in TARGETS]
+    own = card.get("heads") or {}
+    return [
+        Head(
+            target=t,
+            category=CATEGORY[t],
+            task=TASK_OF[t],
+            status=status.get(t, "not_available"),
+            scores=tuple(_scores(card, t)),
+            trained_on=tuple(str(d) for d in (own.get(t) or {}).get("trained_on") or ()),
+        )
+        for t in TARGETS
+    ]
 
 
 def _scores(card: Mapping[str, Any], target: str) -> list[str]:

@@ -1,6 +1,9 @@
 /* Figures with their own controls: distributions, dose-response, subgroups, sensitivity, discrimination and the rest. */
 const ratioOf = (block, outcome) => block.meta.outcomes.find((o) => o.name === outcome) || { ratio: true, measure: "Odds ratio", short: "OR", per: "per SD" };
 
+/* Covariate sets that occur, the primary one first. */
+const setsOf = (block, rows) => asOptions(distinct(rows, "set").sort((a, b) => (b === block.meta.primary) - (a === block.meta.primary)));
+
 /* Outcome and biomarker selects that follow each other, and the biomarker marked in the association plots. */
 function outcomeAndBiomarker(figure, rows, extra, draw) {
   const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, { key: "biomarker", label: "Biomarker", options: [["", ""]] }, ...extra], (s, key) => { if (key === "outcome") refill(); draw(); });
@@ -8,6 +11,8 @@ function outcomeAndBiomarker(figure, rows, extra, draw) {
   refill();
   return c;
 }
+
+const groupSize = (r) => (finite(r.n) ? "n = " + fmtCount(r.n) : "n not shown");
 
 builders.distribution = (figure, host, block) => {
   const plot = new XYPlot(figure, host), rows = rowsOf(block.summary);
@@ -22,7 +27,7 @@ builders.distribution = (figure, host, block) => {
     const lift = 0.11 * shown.length + 0.05;
     shown.forEach((r, g) => {
       const k = color(g), d = density && density.groups[r.group], dash = ["", "6 3", "2 3", "8 3 2 3", "1 3"][g % 5];
-      legend.push({ label: `${r.group} (n = ${r.hidden ? block.meta.hidden : fmtCount(r.n)})`, color: k, line: true, dash });
+      legend.push({ label: `${r.group} (${groupSize(r)})`, color: k, line: true, dash });
       for (const v of [r.p05, r.p95]) if (finite(v)) xsAll.push(v);
       if (d) d.forEach((v) => { if (finite(v)) peaks.push(v); });
     });
@@ -40,13 +45,13 @@ builders.distribution = (figure, host, block) => {
       const y = -0.07 - 0.11 * g;
       if (finite(r.p50)) {
         marks.push({ type: "bars", color: k, width: 1.3, items: [{ x0: r.p05, x1: r.p95, y }] }, { type: "bars", color: k, width: 7, items: [{ x0: r.p25, x1: r.p75, y }] });
-        marks.push({ type: "points", items: [{ x: r.p50, y, color: "var(--paper)", shape: "circle", r: 3, tip: [r.group, `median ${fmtNumber(r.p50)} (quartiles ${fmtNumber(r.p25)} to ${fmtNumber(r.p75)})`, `5th to 95th percentile ${fmtNumber(r.p05)} to ${fmtNumber(r.p95)}`, `mean ${fmtNumber(r.mean)}, SD ${fmtNumber(r.sd)}`, `n = ${r.hidden ? block.meta.hidden : fmtCount(r.n)}`] }] });
+        marks.push({ type: "points", items: [{ x: r.p50, y, color: "var(--paper)", shape: "circle", r: 3, tip: [r.group, `median ${fmtNumber(r.p50)} (quartiles ${fmtNumber(r.p25)} to ${fmtNumber(r.p75)})`, `5th to 95th percentile ${fmtNumber(r.p05)} to ${fmtNumber(r.p95)}`, `mean ${fmtNumber(r.mean)}, SD ${fmtNumber(r.sd)}`, groupSize(r)] }] });
       }
     });
     plot.set({ label: `Distribution of ${s.biomarker} by group of ${s.outcome}`, xLabel: s.biomarker + (entry.unit ? ` (${entry.unit})` : ""), yLabel: "density (relative)", xDomain: padDomain(xsAll, 0.03), yDomain: [-lift, 1.06], yTickMin: 0, marks: [{ type: "hline", at: 0 }, ...marks], legend, height: 330 });
   };
   draw();
-  toolbar(figure, plot, () => [["outcome", "group", "biomarker", "n", "mean", "sd", "p05", "p25", "p50", "p75", "p95"], shown.map((r) => [r.outcome, r.group, r.biomarker, r.hidden ? block.meta.hidden : r.n, r.mean, r.sd, r.p05, r.p25, r.p50, r.p75, r.p95])]);
+  toolbar(figure, plot, () => [["outcome", "group", "biomarker", "n", "mean", "sd", "p05", "p25", "p50", "p75", "p95"], shown.map((r) => [r.outcome, r.group, r.biomarker, finite(r.n) ? r.n : null, r.mean, r.sd, r.p05, r.p25, r.p50, r.p75, r.p95])]);
 };
 
 builders.correlation = (figure, host, block) => {
@@ -88,7 +93,7 @@ builders.shape = (figure, host, block) => {
     });
     note.textContent = t ? `Adjusted for ${s.set}. n = ${fmtCount(t.n)}` + (t.cases !== null ? `, cases ${fmtCount(t.cases)}` : "") + `; p overall ${fmtP(t.nlp_overall)}, p for non-linearity ${fmtP(t.nlp_nonlinear)} (q ${fmtP(t.nlq_nonlinear)}), p for trend over quintiles ${fmtP(t.nlp_trend)}.` + (t.note ? ` Note: ${t.note}.` : "") : "";
   };
-  const c = outcomeAndBiomarker(figure, tests.length ? tests : quintiles, [{ key: "set", label: "Adjusted for", options: asOptions(distinct(tests.length ? tests : quintiles, "set")) }], draw);
+  const c = outcomeAndBiomarker(figure, tests.length ? tests : quintiles, [{ key: "set", label: "Adjusted for", options: setsOf(block, tests.length ? tests : quintiles) }], draw);
   draw();
   figure.insertBefore(note, figure.querySelector("figcaption"));
   toolbar(figure, plot, () => [["kind", "x", "estimate", "ci_low", "ci_high", "n", "n_cases"], shown]);
@@ -110,7 +115,7 @@ builders.subgroups = (figure, host, block) => {
     }
     plot.set({ label: `Subgroups, ${s.biomarker} and ${s.outcome}`, xLabel: `${o.measure} ${o.per} (${block.meta.level} % CI)`, log: o.ratio, ref: 0, rows: out, columns: [{ label: `${o.short} (CI)`, width: 158 }, { label: "p", width: 78 }, { label: o.cases ? "n / cases" : "n", width: 96 }] });
   };
-  const c = outcomeAndBiomarker(figure, rows.filter((r) => r.subgroup !== "all"), [{ key: "set", label: "Adjusted for", options: asOptions(distinct(rows.filter((r) => r.subgroup !== "all"), "set")) }], draw);
+  const c = outcomeAndBiomarker(figure, rows.filter((r) => r.subgroup !== "all"), [{ key: "set", label: "Adjusted for", options: setsOf(block, rows.filter((r) => r.subgroup !== "all")) }], draw);
   draw();
   toolbar(figure, plot, () => [["outcome", "biomarker", "covariate_set", "subgroup", "n", "n_cases", "estimate", "ci_low", "ci_high", "neg_log10_p", "note"], shown.map((r) => [r.outcome, r.biomarker, r.set, r.subgroup, r.n, r.cases, r.est, r.lo, r.hi, r.nlp, r.note])]);
 };
@@ -135,7 +140,7 @@ builders.sensitivity = (figure, host, block) => {
 builders.replication = (figure, host, block) => {
   const plot = new XYPlot(figure, host), rows = rowsOf(block.rows);
   let shown = [];
-  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, { key: "set", label: "Adjusted for", options: asOptions(distinct(rows, "set")) }], () => draw());
+  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, { key: "set", label: "Adjusted for", options: setsOf(block, rows) }], () => draw());
   const draw = () => {
     const s = c.state, o = ratioOf(block, s.outcome);
     shown = rows.filter((r) => r.outcome === s.outcome && r.set === s.set && finite(r.d) && finite(r.r));
@@ -150,7 +155,7 @@ builders.replication = (figure, host, block) => {
 builders.error = (figure, host, block) => {
   const plot = new ForestPlot(figure, host), rows = rowsOf(block.rows);
   let shown = [];
-  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, { key: "set", label: "Adjusted for", options: asOptions(distinct(rows, "set")) }], () => draw());
+  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, { key: "set", label: "Adjusted for", options: setsOf(block, rows) }], () => draw());
   const draw = () => {
     const s = c.state, o = ratioOf(block, s.outcome), out = [];
     shown = rows.filter((r) => r.outcome === s.outcome && r.set === s.set);
@@ -216,7 +221,7 @@ builders.agreement = (figure, host, block) => {
   const c = controls(figure, [{ key: "family", label: "Family", options: [["", "all families"], ...asOptions(distinct(rows, "family"))] }, { key: "top", label: "Show", options: [["20", "20 with the most pairs"], ["1000", "all"]] }], () => draw());
   const draw = () => {
     shown = rows.filter((r) => (!c.state.family || r.family === c.state.family) && finite(r.est)).slice(0, Number(c.state.top));
-    const seen = distinct(rows, "family");
+    const seen = block.meta.families;
     plot.set({ label: "Agreement of right and left eye", xLabel: `ICC(1,1) (${block.meta.level} % CI)`, log: false, ref: 0, rows: [...shown].sort((a, b) => b.est - a.est).map((r) => ({ label: r.biomarker, est: r.est, lo: r.lo, hi: r.hi, color: color(seen.indexOf(r.family)), shape: SHAPES[seen.indexOf(r.family) % SHAPES.length], cells: [`${r.est.toFixed(2)} (${finite(r.lo) ? minus(r.lo.toFixed(2)) : "\u2013"} to ${finite(r.hi) ? r.hi.toFixed(2) : "\u2013"})`, fmtCount(r.n)], tip: [r.biomarker, `ICC ${r.est.toFixed(2)}, ${fmtCount(r.n)} subjects with both eyes`, `right \u2212 left: mean ${fmtNumber(r.diff)}, limits of agreement ${fmtNumber(r.loa_lo)} to ${fmtNumber(r.loa_hi)}`] })), columns: [{ label: "ICC (CI)", width: 150 }, { label: "pairs", width: 80 }], legend: seen.map((f, i) => ({ label: f, color: color(i), shape: SHAPES[i % SHAPES.length] })) });
   };
   draw();
@@ -238,7 +243,7 @@ builders.bars = (figure, host, block) => {
       const total = values.reduce((a, b) => a + (finite(b) ? b : 0), 0), counts = mine.filter((r) => r.text).map((r) => `${r.series}: ${r.text}`);
       return { label, values, text: block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total), tip: [label, ...counts] };
     });
-    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: color(i) })), rows: out });
+    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: s.startsWith("small cells") ? "var(--hair)" : color(i) })), rows: out });
   };
   draw();
   toolbar(figure, plot, () => [["group", "row", "series", "value", "count"], shown.map((r) => [r.facet, r.label, r.series, r.value, r.text])]);

@@ -159,7 +159,6 @@ def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
         **meta(study),
         "outcomes": with_rows,
         "sets": [{"name": s, "label": set_label(study, s)} for s in study.covariate_sets],
-        "primary": study.primary_set,
         "families": families,
         "dictionary": dictionary,
         "method": method_name(study),

@@ -11,9 +11,9 @@ from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering, to_tree
 from scipy.spatial.distance import squareform
 
 from retsam.report.disclosure import small
-from retsam.report.html import count, join, number, pack, percent, tag
+from retsam.report.html import count, join, number, pack, percent, significant, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import meta, packed, reader
+from retsam.report.sections.common import family_order, meta, packed, reader
 from retsam.report.study import Study
 
 
@@ -34,20 +34,21 @@ def _distribution(study: Study, page: Page, minimum: int) -> Markup:
     if table is None:
         return not_shown("Distributions by outcome group", study.why_absent("distribution"))
     table = table.copy()
-    table["hidden"] = ((table["n"] > 0) & (table["n"] < minimum)).astype(bool)
+    few = (table["n"] > 0) & (table["n"] < minimum)
     numbers = ["mean", "sd", "p05", "p25", "p50", "p75", "p95"]
-    table.loc[table["hidden"], ["n", *numbers]] = np.nan
-    names = [b for b in dict.fromkeys(table["biomarker"]) if table.loc[table["biomarker"] == b, "p50"].notna().any()]
+    table.loc[few, numbers] = np.nan
+    # The groups add up to the known size of the outcome's sample, so one small group takes the sizes of the others with it.
+    table["n"] = table["n"].astype(float).mask(few.groupby([table["outcome"], table["biomarker"]]).transform("any"))
+    names = list(dict.fromkeys(table.loc[table["p50"].notna(), "biomarker"]))
     # The biomarker with the strongest association comes first in the list, so that the first picture says something.
     order = ranking(study)
     names.sort(key=lambda b: order.get(b, len(order)))
     block = {
-        "summary": pack(table[["outcome", "group", "biomarker", "n", *numbers, "hidden"]]),
+        "summary": pack(table[["outcome", "group", "biomarker", "n", *numbers]]),
         "density": density_blocks(study, minimum),
         "meta": {
             "biomarkers": [{"name": b, "family": study.family_of(b), "unit": study.unit_of(b)} for b in names],
             "families": sorted({study.family_of(b) for b in names}),
-            "hidden": f"<{minimum}",
         },
     }
     page.files["distribution"] = table.drop(columns=["plan"], errors="ignore")
@@ -79,15 +80,35 @@ def density_blocks(study: Study, minimum: int) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
     if table is None:
         return blocks
-    for (outcome, biomarker), part in table.groupby(["outcome", "biomarker"], sort=False):
-        edges = np.sort(part["bin_low"].unique())
-        groups = {}
-        for group, rows in part.groupby("group", sort=False):
-            values = rows.set_index("bin_low").reindex(edges)
-            hidden = (values["count"] > 0) & (values["count"] < minimum)
-            groups[str(group)] = [None if pd.isna(v) else float(f"{v:.3g}") for v in values["density"].mask(hidden)]
-        blocks[f"{outcome}\0{biomarker}"] = {"low": float(edges[0]), "high": float(part["bin_high"].max()), "groups": groups}
+    table = table.sort_values("bin_low", kind="stable")
+    counts = table["count"].to_numpy(dtype=float)
+    low, high = table["bin_low"].to_numpy(dtype=float), table["bin_high"].to_numpy(dtype=float)
+    histograms: dict[str, dict[str, np.ndarray]] = {}
+    for (outcome, biomarker, group), rows in table.groupby(["outcome", "biomarker", "group"], sort=False).indices.items():
+        key = f"{outcome}\0{biomarker}"
+        histograms.setdefault(key, {})[str(group)] = counts[rows]
+        blocks[key] = {"low": float(low[rows[0]]), "high": float(high[rows[-1]])}
+    for key, groups in histograms.items():
+        width = (blocks[key]["high"] - blocks[key]["low"]) or 1.0
+        blocks[key]["groups"] = {g: _heights(c, width, minimum) for g, c in _joined(groups, minimum).items()}
     return blocks
+
+
+def _joined(groups: dict[str, np.ndarray], minimum: int) -> dict[str, np.ndarray]:
+    """Counts in the finest bins of which small cells hide at most a sixth of any group, or in the coarsest there are."""
+    n = len(next(iter(groups.values())))
+    coarser = {}
+    for factor in (k for k in range(1, max(2, n // 3)) if n % k == 0):
+        coarser = {g: c.reshape(-1, factor).sum(axis=1) for g, c in groups.items()}
+        if all(c[(c > 0) & (c < minimum)].sum() <= c.sum() / 6 for c in coarser.values()):
+            break
+    return coarser
+
+
+def _heights(counts: np.ndarray, width: float, minimum: int) -> list[float | int | None]:
+    """Densities of a histogram over ``width``; small bins are missing."""
+    heights = counts / max(1.0, counts.sum()) / (width / len(counts))
+    return [None if 0 < c < minimum else significant(float(h), 3) for c, h in zip(counts, heights, strict=True)]
 
 
 def _description(study: Study, page: Page, minimum: int) -> Markup:
@@ -144,13 +165,16 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
     grouped["order"] = grouped["biomarker"].map({b: i for i, b in enumerate(total.index)})
     grouped = grouped.sort_values("order")
     series = [reader(r) for r in kept] + (["other reasons"] if (grouped["series"] == "other reasons").any() else [])
+    absent = never_measured(table)
+    facets = np.where(grouped["biomarker"].isin(absent), "never measured", "measured in some eyes")
     rows = pd.DataFrame(
-        {"facet": "all", "label": grouped["biomarker"], "series": grouped["series"], "value": grouped["share"], "text": grouped["text"]}
+        {"facet": facets, "label": grouped["biomarker"], "series": grouped["series"], "value": grouped["share"], "text": grouped["text"]}
     )
     block = {
         "rows": pack(rows),
         "series": series,
-        "facets": None,
+        "facets": [f for f in ("measured in some eyes", "never measured") if (facets == f).any()],
+        "facetLabel": "Biomarkers",
         "percent": True,
         "full": True,
         "limits": [["20", "20 with most missing"], ["60", "60"], ["10000", "all"]],
@@ -166,10 +190,17 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
         "bars",
         "Missing biomarkers, by reason.",
         "A value that could not be measured is missing with a reason, never zero. What is missing is not missing at random: an eye "
-        "without a visible disc has no cup-to-disc ratio.",
+        f"without a visible disc has no cup-to-disc ratio. {len(absent)} of {len(study.biomarker_names) or len(total)} biomarkers were "
+        "measured in no eye (a head that these weights lack, or photographs with too few pixels, are the usual reasons).",
         block,
         static="missingness",
     )
+
+
+def never_measured(table: pd.DataFrame) -> list[str]:
+    """Biomarkers of a table of :func:`missingness` that are missing in every eye."""
+    share = table.groupby("biomarker")["share"].sum()
+    return share.index[share > 1 - 1e-9].tolist()
 
 
 def missingness(study: Study) -> pd.DataFrame | None:
@@ -199,6 +230,7 @@ def _agreement(study: Study, page: Page, minimum: int) -> Markup:
         return not_shown("Agreement of right and left eye", "no biomarker has enough subjects with both eyes.")
     table["family"] = [study.family_of(b) for b in table["biomarker"]]
     table = table.sort_values("n_pairs", ascending=False)
+    families = family_order(study, table["family"])
     block = {
         "rows": packed(
             table,
@@ -214,7 +246,7 @@ def _agreement(study: Study, page: Page, minimum: int) -> Markup:
                 "loa_hi": "loa_high",
             },
         ),
-        "meta": meta(study),
+        "meta": meta(study, families=families),
     }
     page.files["agreement"] = table.drop(columns=["plan"], errors="ignore")
     return page.figure(

@@ -86,7 +86,7 @@ def is_ratio(study: Study, outcome: str) -> bool:
 
 def meta(study: Study, **more: Any) -> dict[str, Any]:
     """What every robustness figure needs to print an estimate."""
-    return {"outcomes": outcome_meta(study), "level": level(study), "alpha": alpha(study), **more}
+    return {"outcomes": outcome_meta(study), "level": level(study), "alpha": alpha(study), "primary": study.primary_set, **more}
 
 
 def set_label(study: Study, name: str) -> str:
@@ -123,8 +123,11 @@ def family_order(study: Study, found: Iterable[str]) -> list[str]:
 
 def higher(direction: str) -> str:
     """What a higher value means, as a sentence; empty where the dictionary does not say."""
-    text = direction.strip().removeprefix("higher:").removeprefix("Higher:").strip().rstrip(".")
-    return f"Higher: {text}." if text else ""
+    word, colon, rest = direction.strip().partition(":")
+    if not colon or word.lower() not in ("higher", "lower"):
+        word, rest = "Higher", direction
+    text = rest.strip().rstrip(".")
+    return f"{word.capitalize()}: {text}." if text else ""
 
 
 def reader(reason: str) -> str:

@@ -134,7 +134,7 @@ def _failed(study: Study, page: Page, config: ReportConfig) -> Markup:
     shown = found.head(config.failed_listed)
     rows = [(r.image_id, r.stage, reader(str(r.reason)), r.detail if pd.notna(r.detail) else "") for r in shown.itertuples()]
     more = "" if len(shown) == len(found) else f" The first {len(shown)} of {len(found)} are listed; tables/report/failed.csv has all."
-    return page.table(
+    table = page.table(
         "failed",
         "Failed photographs.",
         f"Each is a row of the tables with its reason, and is counted in the flow.{more}",
@@ -142,3 +142,4 @@ def _failed(study: Study, page: Page, config: ReportConfig) -> Markup:
         rows,
         frame=found,
     )
+    return table if len(rows) <= 12 else tag("details", tag("summary", f"List of {len(rows)} failed photographs") + table)

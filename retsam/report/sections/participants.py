@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import hide_matrix, show_count, small
+from retsam.report.disclosure import hide_cells, hide_matrix, show_count, small
 from retsam.report.flow import STAGES, flow_table, outcome_steps, parse_reasons, shared_steps
-from retsam.report.html import count, join, number, paragraph, percent, tag
+from retsam.report.html import count, join, number, pack, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import reader, set_label
 from retsam.report.study import Study
@@ -99,7 +101,7 @@ def characteristics(study: Study, page: Page, minimum: int) -> Section:
 def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Markup:
     groups = [g for g in ("all", "controls", "cases") if (table["group"] == g).any()]
     groups += [g for g in table["group"].dropna().unique() if g not in groups]
-    rows, plain = [], []
+    rows = []
     sizes = {
         g: _largest(
             table.loc[table["group"] == g, ["n", "n_missing"]].sum(axis=1, min_count=1)
@@ -113,14 +115,15 @@ def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Mark
         if levels:
             cells, missing = _categorical(part, levels, groups, minimum)
         else:
-            cells, missing = [_continuous(part, groups, minimum)], _missing(part, groups, minimum)
+            cells = [_total(part, groups, minimum) if part["spread"].isna().all() else _continuous(part, groups, minimum)]
+            missing = _missing(part, groups, minimum)
         smd = part.loc[part["group"] == "all", "smd"].dropna() if "smd" in part else pd.Series(dtype=float)
         smd_text = number(float(smd.iloc[0]), 2) if len(smd) else "\u2013"
         names = [f"{variable}: {lv}" for lv in levels] if levels else [f"{variable}"]
         for i, (name, row) in enumerate(zip(names, cells, strict=True)):
             rows.append((name, *row, smd_text if i == 0 else "", missing if i == 0 else ""))
-    header = ["", *(f"{g} (n = {show_count(sizes[g], minimum)})" for g in groups), "SMD", "Missing"]
-    plain = pd.DataFrame([[str(c) for c in r] for r in rows], columns=["variable", *header[1:]])
+    header = ["Variable", *(f"{g} ({_size(n)})" for g, n in zip(groups, _shown([sizes[g] for g in groups], groups, minimum), strict=True))]
+    header += ["SMD", "Missing"]
     return page.table(
         f"table1_{outcome}",
         f"Characteristics by {outcome}.",
@@ -128,9 +131,25 @@ def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Mark
         header,
         rows,
         numeric=range(1, len(header)),
-        frame=plain,
         sortable=False,
     )
+
+
+def _shown(counts: list[float], groups: list[str], minimum: int) -> list[str]:
+    """Counts of the groups of an outcome; where one is small, a second one goes too, since the reader knows their sum."""
+    inner = [i for i, g in enumerate(groups) if g != "all"]
+    hidden = dict(zip(inner, hide_cells([counts[i] for i in inner], minimum), strict=True))
+    return [show_count(n, minimum) if small(n, minimum) or not hidden.get(i) else "not shown" for i, n in enumerate(counts)]
+
+
+def _size(text: str) -> str:
+    return f"n {text}" if text.startswith(("<", "not")) else f"n = {text}"
+
+
+def _total(part: pd.DataFrame, groups: list[str], minimum: int) -> list[str]:
+    """A row of counts without levels: eyes, subjects."""
+    cells = [_cell(part, g) for g in groups]
+    return _shown([np.nan if c is None else float(c["value"]) for c in cells], groups, minimum)
 
 
 def _largest(values: pd.Series) -> float:
@@ -166,8 +185,8 @@ def _categorical(part: pd.DataFrame, levels: list[str], groups: list[str], minim
     return rows, _missing(part[part["level"] == levels[0]], groups, minimum)
 
 
-def _continuous(part: pd.DataFrame, groups: list[str], minimum: int) -> list[str]:
-    cells = []
+def _continuous(part: pd.DataFrame, groups: list[str], minimum: int) -> list[Any]:
+    cells: list[Any] = []
     for g in groups:
         cell = _cell(part, g)
         if cell is None or pd.isna(cell["value"]):
@@ -175,10 +194,12 @@ def _continuous(part: pd.DataFrame, groups: list[str], minimum: int) -> list[str
         elif small(cell["n"], minimum):
             cells.append(f"not shown (n <{minimum})")
         else:
-            text = f"{number(cell['value'])} ({number(cell['spread'])})"
+            mean = f"{number(cell['value'])} ({number(cell['spread'])})"
             if "median" in cell and not pd.isna(cell["median"]):
-                text += f"; {number(cell['median'])} [{number(cell['q1'])}, {number(cell['q3'])}]"
-            cells.append(text)
+                quartiles = f"{number(cell['median'])} [{number(cell['q1'])}, {number(cell['q3'])}]"
+                cells.append(join([mean, Markup("; <br>"), quartiles]))
+            else:
+                cells.append(mean)
     return cells
 
 
@@ -213,22 +234,25 @@ def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int
         groups = mine["group"].dropna().unique().tolist()
         counts = np.array([[mine.loc[(mine["group"] == g) & (mine["grade"] == d), "n"].sum() for d in grades] for g in groups], dtype=float)
         hidden = hide_matrix(counts, minimum)
-        for i, g in enumerate(groups):
-            total = counts[i].sum()
-            line = [str(outcome), str(g), show_count(total, minimum)]
+        totals = counts.sum(axis=1)
+        hidden |= hide_cells(totals, minimum)[:, None]
+        for i, (g, said) in enumerate(zip(groups, _shown(totals.tolist(), groups, minimum), strict=True)):
+            total = totals[i]
+            line = [str(outcome), str(g), said]
             for j, d in enumerate(grades):
-                shown = not hidden[i, j] and not small(total, minimum)
+                shown = not hidden[i, j]
                 text = count(counts[i, j]) if shown else f"<{minimum}" if small(counts[i, j], minimum) else "not shown"
                 rows.append(
                     {"facet": outcome, "label": g, "series": d, "value": counts[i, j] / total if shown and total else np.nan, "text": text}
                 )
                 line.append(f"{text} ({percent(counts[i, j] / total)})" if shown and total else text)
+            kept = np.nansum(np.where(hidden[i], np.nan, counts[i])) / total if total else 1.0
+            if kept < 1:
+                rows.append({"facet": outcome, "label": g, "series": "small cells, not shown", "value": 1 - kept, "text": None})
             cells.append(line)
-    from retsam.report.html import pack
-
     block = {
         "rows": pack(pd.DataFrame(rows)),
-        "series": grades,
+        "series": [*grades, *(["small cells, not shown"] if any(r["series"].startswith("small") for r in rows) else [])],
         "facets": list(dict.fromkeys(table["outcome"].dropna())),
         "facetLabel": "Outcome",
         "percent": True,
@@ -267,7 +291,11 @@ def _reasons(study: Study, page: Page, minimum: int) -> Markup:
         ]
         pieces.append(failed.assign(step="quality"))
     if "reasons" in quality_table:
-        graded = quality_table.loc[quality_table["grade"].isin(["usable", "reject"]), ["image_id", "reasons", "grade"]]
+        every_failed = set(pd.concat([unread, *pieces])["image_id"])
+        graded = quality_table.loc[
+            quality_table["grade"].isin(["usable", "reject"]) & ~quality_table["image_id"].isin(every_failed),
+            ["image_id", "reasons", "grade"],
+        ]
         split = graded.assign(reason=graded["reasons"].astype("string").str.split(";")).explode("reason")
         split["reason"] = split["reason"].str.strip().replace("", pd.NA).fillna("model probability alone")
         pieces.append(split[["image_id", "reason"]].assign(step="graded " + split["grade"].astype(str)))

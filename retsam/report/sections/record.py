@@ -89,12 +89,23 @@ def heads_section(page: Page, heads: list[Head], known: bool) -> Section:
             reader(h.target),
             h.category,
             tag("span", words.get(h.status, h.status), class_=f"status {h.status}"),
+            ", ".join(h.trained_on) or "\u2013",
             "; ".join(h.scores) or ("not scored" if h.status != "not_available" else ""),
         )
-        for h in heads
+        for h in sorted(heads, key=lambda h: h.status == "not_available")
     ]
     frame = pd.DataFrame(
-        [{"target": h.target, "category": h.category, "task": h.task, "status": h.status, "scores": "; ".join(h.scores)} for h in heads]
+        [
+            {
+                "target": h.target,
+                "category": h.category,
+                "task": h.task,
+                "status": h.status,
+                "trained_on": "; ".join(h.trained_on),
+                "scores": "; ".join(h.scores),
+            }
+            for h in heads
+        ]
     )
     n = pd.Series([h.status for h in heads]).value_counts()
     text = paragraph(
@@ -107,7 +118,7 @@ def heads_section(page: Page, heads: list[Head], known: bool) -> Section:
         "heads",
         "Heads and their scores.",
         "Scores are those of the model card, with the data they were measured on; on another camera they may be lower.",
-        ("Target", "Category", "Status", "Scores"),
+        ("Target", "Category", "Status", "Trained on", "Scores"),
         rows,
         frame=frame,
     )

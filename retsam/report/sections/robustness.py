@@ -146,13 +146,36 @@ def subgroup_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     return rows
 
 
+def _fewer(study: Study, rows: pd.DataFrame, most: int = 12000) -> tuple[pd.DataFrame, str]:
+    """Rows with an estimate; where they are very many, those of the strongest biomarkers; and a sentence on what was left out."""
+    known = rows[rows["estimate"].notna() | (rows["note"] == "small_cell")]
+    known = known[known.groupby(list(KEY))["subgroup"].transform("nunique") > 1]
+    if len(known) <= most:
+        return known, ""
+    known = known[known["covariate_set"] == study.primary_set] if (known["covariate_set"] == study.primary_set).any() else known
+    known = strongest_first(study, known)
+    names = known["biomarker"].drop_duplicates()
+    while len(known) > most:
+        names = names.iloc[: len(names) * most // len(known)]
+        known = known[known["biomarker"].isin(names)]
+    return (
+        known,
+        f" The {len(names)} biomarkers with the smallest p are shown, in the primary covariate set; tables/report/subgroups.csv has all.",
+    )
+
+
 def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
     rows = subgroup_rows(study, minimum)
     if rows is None:
         return not_shown("Subgroups", "the plan names no subgroups, or none could be estimated.")
+    everything = rows
+    rows, cut = _fewer(study, rows)
+    if rows.empty:
+        return not_shown("Subgroups", "no model within a subgroup gave an estimate.")
     tests = study.table("interactions", *KEY, "subgroup_variable", "p")
     if tests is None:
         tests = pd.DataFrame(columns=[*KEY, "subgroup_variable", "p", "q"])
+    tests = tests[tests["biomarker"].isin(rows["biomarker"]) & tests["covariate_set"].isin(rows["covariate_set"])]
     rows = strongest_first(study, rows)
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
@@ -174,12 +197,12 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
         "tests": packed(tests, {**who, "variable": "subgroup_variable"}, {"nlp": "p", "nlq": "q"}),
         "meta": meta(study),
     }
-    page.files["subgroups"] = rows.drop(columns=["plan"], errors="ignore")
+    page.files["subgroups"] = everything.drop(columns=["plan"], errors="ignore")
     return page.figure(
         "subgroups",
         "subgroups",
         "Subgroups.",
-        "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table).",
+        "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table)." + cut,
         block,
         static="subgroups",
     )
@@ -291,18 +314,25 @@ def measurement_error(study: Study, page: Page, minimum: int) -> Section:
         "hi_sx": "ci_high_simex",
         "note": "note",
     }
-    table = strongest_first(study, table)
+    known = table["reliability"].notna()
+    text = paragraph(
+        "A biomarker read off a predicted mask is noisy, and noise that has nothing to do with the outcome pulls an estimate towards none. "
+        "The corrected estimates assume classical error; they stand beside the plain one, never in its place."
+    )
+    if not known.any():
+        why = (
+            "no reliability is known: the study has no repeat photographs, and the plan gives none (`association.robustness.reliability`)."
+        )
+        return Section("error", title, text + not_shown("Corrected estimates", why))
+    unknown = "" if known.all() else f" For {(~known).sum()} of {len(table)} estimates no reliability is known; they are left out here."
+    table = strongest_first(study, table[known])
     block = {"rows": packed(table, names), "meta": meta(study)}
     page.files["measurement_error"] = table.drop(columns=["plan"], errors="ignore")
-    text = paragraph(
-        "A biomarker read off a predicted mask is noisy, and noise that has nothing to do with the outcome pulls an estimate towards "
-        "none. The corrected estimates assume classical error; they stand beside the plain one, never in its place."
-    )
     figure = page.figure(
         "error",
         "error",
         "Estimates as measured and corrected.",
-        "Regression calibration and SIMEX, with the reliability that they use and where it comes from.",
+        f"Regression calibration and SIMEX, with the reliability that they use and where it comes from.{unknown}",
         block,
         static="measurement_error",
     )
