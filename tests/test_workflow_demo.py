@@ -128,7 +128,7 @@ def test_every_photograph_is_accounted_for(results):
     assert quality["duplicate_of"].notna().sum() >= 1
     stores = sorted((results / "masks").glob("*.zarr"))
     with open_stores(stores) as masks:
-        assert sorted(masks["image_id"].values.astype(str)) == sorted(cohort["image_id"])
+        assert sorted(map(str, masks["image_id"].values)) == sorted(cohort["image_id"])
     biomarkers = pd.read_parquet(results / "biomarkers.parquet")
     assert not set(biomarkers["image_id"]) - set(cohort["image_id"])
 
