@@ -53,9 +53,12 @@ def test_metrics_of_other_images_are_refused(tmp_path, segmenter):
         )
 
 
-def test_segment_checks_its_input_and_gives_masks():
+def test_segment_checks_its_input_and_gives_masks(tmp_path):
     with pytest.raises(ValueError, match="uint8"):
         retsam.segment(np.zeros((10, 10), np.float32))
     rgb, _ = drawn_eye(300)
+    cv2.imwrite(str(tmp_path / "eye.png"), rgb[..., ::-1])
+    from_file = retsam.segment(tmp_path / "eye.png", eye="L")
     masks = retsam.segment(rgb, eye="L")
+    assert np.array_equal(from_file.planes["vessel"], masks.planes["vessel"])
     assert masks.eye == "L" and masks.fov.mean() > 0.7 and set(masks.confidence) == set(masks.planes)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from retsam.cohort.reading import read_photograph
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
@@ -328,13 +329,15 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def segment(image: np.ndarray, eye: str | None = None, um_per_px: float | None = None, segmenter: Segmenter | None = None) -> Masks:
+def segment(
+    image: np.ndarray | str | Path, eye: str | None = None, um_per_px: float | None = None, segmenter: Segmenter | None = None
+) -> Masks:
     """Segment one colour fundus photograph with the shipped model.
 
     Parameters
     ----------
-    image : ndarray of uint8, [H, W, 3]
-        RGB.
+    image : ndarray of uint8, [H, W, 3], or path
+        RGB, or a file to read (its pixel spacing is used where ``um_per_px`` is not given).
     eye : {'R', 'L'}, optional
     um_per_px : float, optional
         Micrometres per pixel of the photograph, where known.
@@ -350,7 +353,12 @@ def segment(image: np.ndarray, eye: str | None = None, um_per_px: float | None =
     ------
     ValueError
         If the image is not ``uint8 [H, W, 3]``.
+    UnreadablePhotograph
+        If a path cannot be read as a photograph.
     """
+    if isinstance(image, str | Path):
+        photograph = read_photograph(image)
+        image, um_per_px = photograph.rgb, um_per_px or photograph.um_per_px
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an RGB photograph, uint8 [H, W, 3]; found {image.dtype} {image.shape}")
     segmenter = segmenter or default_segmenter()
