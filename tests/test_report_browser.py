@@ -188,7 +188,7 @@ def test_zoom_changes_the_axis_and_resets(report):
     assert report.execute_script(ticks) == before
 
 
-@pytest.mark.parametrize("figure", ["volcano", "forest", "correlation", "missingness", "shape"])
+@pytest.mark.parametrize("figure", ["volcano", "forest", "correlation", "missingness", "subgroups"])
 def test_plots_are_read_by_keyboard(report, figure):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
