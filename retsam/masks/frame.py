@@ -117,7 +117,8 @@ class Frame:
             Same dtype; zero outside the photograph.
         """
         if image.shape[:2] != (self.native_height, self.native_width):
-            raise ValueError(f"image is {image.shape[1]}x{image.shape[0]} px, the frame was made for {self.native_width}x{self.native_height}")
+            found, expected = f"{image.shape[1]}x{image.shape[0]}", f"{self.native_width}x{self.native_height}"
+            raise ValueError(f"image is {found} px, the frame was made for {expected}")
         rows, cols, to_rows, to_cols = self._overlap()
         span = self.square[2]
         source = image.astype(np.uint8) if image.dtype == bool else image
