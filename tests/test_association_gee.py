@@ -178,3 +178,17 @@ def test_no_estimate_is_a_code_never_an_exception():
 def test_cluster_starts():
     np.testing.assert_array_equal(cluster_starts(np.array([3, 3, 4, 7, 7, 7])), [0, 2, 3, 6])
     np.testing.assert_array_equal(cluster_starts(np.array([])), [0])
+
+
+def test_a_correlation_at_its_bound_does_not_hide_the_effect():
+    """A rare outcome of both eyes alike: near a correlation of 1 only the eyes' difference would count."""
+    rng = np.random.default_rng(4)
+    subject = np.repeat(np.arange(300), 2)
+    trait = rng.normal(size=300)
+    x = trait[subject] + 0.3 * rng.normal(size=600)
+    y = (trait + 0.6 * rng.normal(size=300) > 1.6)[subject].astype(float)
+    starts = np.arange(0, 601, 2)
+    answer = fit_model("binary", x, np.ones((600, 1)), y, starts, Models())
+    assert {"correlation_bounded", "independence"} <= set(answer.notes)
+    independent = fit_gee(x[:, None], np.ones((600, 1)), y, starts, "logit", "independence", Models().small_sample)
+    assert answer.fit.beta[0] == pytest.approx(independent.beta[0], rel=1e-9) and answer.fit.beta[0] > 1

@@ -126,15 +126,16 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
             if np.any(np.abs(fit.beta[:k]) * size[:k] > UNBOUNDED):
                 return Answer("", None, ("separated", "estimate_unbounded"))
             return Answer("firth_logit", fit, ("separated",), _df(fit, models))
-    if fit.code != OK and models.correlation == "exchangeable":
-        # a correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider
+    if (fit.code != OK or fit.bounded) and models.correlation == "exchangeable":
+        # A correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider. Nor may
+        # one that ran into its bound: near 1, two eyes count by their difference alone, and a log odds ratio of 2 came out as 0.1.
+        if fit.bounded:
+            notes.append("correlation_bounded")
         fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
         if fit.code == OK:
             notes.append("independence")
     if fit.code != OK:
         return Answer("", None, (_CODES[fit.code],))
-    if fit.bounded:
-        notes.append("correlation_bounded")
     if fit.high_leverage:
         notes.append("high_leverage")
     return Answer(f"gee_{family}", fit, tuple(notes), _df(fit, models))
