@@ -247,6 +247,9 @@ def _main(data: pd.DataFrame, names: list[str], rng: np.random.Generator) -> pd.
             ]
         for level in ("F", "M"):
             rows += [_row(data[data["sex"] == level], outcome, name, "age_sex", f"sex={level}") for name in names[:5]]
+    # A nearly separated model, as they come: its estimate must not spoil the axes of the others.
+    wild = next(r for r in rows if r["outcome"] == "dr" and r["covariate_set"] == "age_sex" and r["biomarker"] == names[7])
+    wild.update(estimate=45.0, se=20.0, ci_low=5.8, ci_high=84.2)
     for covariates in SETS:
         rows.append(
             {

@@ -254,6 +254,33 @@ def test_readable_at_400_px(report):
         report.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("width", [1400, 400])
+def test_tick_labels_do_not_overlap(report, width):
+    report.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    try:
+        wait(
+            report,
+            "return [...document.querySelectorAll('figure.fig .host svg')].every(s => s.viewBox.baseVal.width < arguments[0])",
+            width,
+        )
+        overlapping = report.execute_script(
+            """const out = [];
+            for (const f of document.querySelectorAll('figure.fig')) {
+              const rows = {};
+              for (const t of f.querySelectorAll('.host text.tick[text-anchor=middle]'))
+                (rows[t.getAttribute('y')] ||= []).push([t.getBoundingClientRect(), t.textContent]);
+              for (const row of Object.values(rows)) {
+                row.sort((a, b) => a[0].left - b[0].left);
+                for (let i = 1; i < row.length; i++) if (row[i][0].left < row[i - 1][0].right) out.push([f.id, row[i - 1][1], row[i][1]]);
+              }
+            }
+            return out;"""
+        )
+        assert overlapping == []
+    finally:
+        report.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_in_both_schemes(report, scheme):
     report.execute_script("document.documentElement.dataset.theme = arguments[0]", scheme)

@@ -19,7 +19,7 @@ from retsam.report.sections.associations import primary_rows
 from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, never_measured, ranking
 from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
 from retsam.report.study import Study
-from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, limits, panels, ratio_axis, save, styled
+from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, bulk, limits, panels, ratio_axis, save, styled
 
 #: Base names of the files, in the order of the report. Each is always written; one without data says why.
 FIGURES: dict[str, Callable[[Study, ReportConfig], Figure | None]] = {}
@@ -301,6 +301,7 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
     figure, axes = panels(len(outcomes))
     for ax, outcome in zip(axes, outcomes, strict=True):
         mine = table[table["outcome"] == outcome]
+        mine = mine.assign(estimate=mine["estimate"].clip(*bulk(mine["estimate"].tolist())))
         for family, part in mine.groupby("biomarker_family"):
             ax.scatter(part["estimate"], part["neg_log10_p"], s=11, color=families[family][0], marker=families[family][1], linewidths=0)
         line = _threshold(study, mine)

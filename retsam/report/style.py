@@ -71,13 +71,21 @@ def panels(n: int, width: float = 3.3, height: float = 2.7, most: int = 2) -> tu
 def ratio_axis(axis, low: float, high: float) -> None:
     """Label an axis of natural logs with ratios."""
     steps: list[float] = []
+    decades = (high - low) / math.log(10)
+    if decades > 7:
+        step = math.ceil(decades / 6) * math.log(10)
+        steps = [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
     for chosen in (
-        [1, 10],
-        [1, 3],
-        [1, 2, 5],
-        [1, 1.5, 2, 3, 5, 7],
-        [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 9],
-        [1, 1.1, 1.2, 1.3, 1.5, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 9.5],
+        ()
+        if steps
+        else (
+            [1, 10],
+            [1, 3],
+            [1, 2, 5],
+            [1, 1.5, 2, 3, 5, 7],
+            [1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 9],
+            [1, 1.1, 1.2, 1.3, 1.5, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 9.5],
+        )
     ):
         found = {
             round(math.log(m * 10.0**e), 9)
@@ -93,6 +101,16 @@ def ratio_axis(axis, low: float, high: float) -> None:
     axis.set_major_locator(FixedLocator(steps) if len(steps) >= 2 else MaxNLocator(4))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{math.exp(v):.3g}"))
+
+
+def bulk(values: Sequence[float]) -> tuple[float, float]:
+    """Range of the bulk of the values: a few that lie far out (nearly separated models) must not press all others together."""
+    known = np.array([v for v in values if v is not None and np.isfinite(v)], dtype=float)
+    if known.size < 8:
+        return -math.inf, math.inf
+    low, high = np.quantile(known, [0.03, 0.97])
+    room = max(high - low, 1e-9)
+    return float(low - 1.5 * room), float(high + 1.5 * room)
 
 
 def limits(values: Sequence[float], pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:

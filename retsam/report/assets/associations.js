@@ -60,10 +60,11 @@ builders.volcano = (figure, host) => {
     const { all, filtered } = shared.current(), o = shared.outcome(), s = shared.state, t = shared.threshold(all);
     shown = filtered.filter((r) => finite(r.est) && finite(r.nlp));
     const top = new Set([...shown].sort((a, b) => b.nlp - a.nlp).slice(0, 4).filter((r) => r.nlp >= (t.bonferroni ?? 99)).map((r) => r.biomarker));
-    const items = shown.map((r) => ({ x: r.est, y: r.nlp, color: familyColor(r.family), shape: familyShape(r.family), tip: associationTip(r, o), choose: choose(r.biomarker), chosen: s.chosen === r.biomarker, r: s.chosen === r.biomarker ? 6.5 : 4.2, name: s.chosen === r.biomarker || top.has(r.biomarker) ? clipLabel(r.biomarker, 28) : null }));
+    const [lo, hi] = bulk(shown.map((r) => r.est)), held = (v) => Math.min(hi, Math.max(lo, v));
+    const items = shown.map((r) => ({ x: held(r.est), y: r.nlp, color: familyColor(r.family), shape: familyShape(r.family), tip: associationTip(r, o), choose: choose(r.biomarker), chosen: s.chosen === r.biomarker, r: s.chosen === r.biomarker ? 6.5 : 4.2, name: s.chosen === r.biomarker || top.has(r.biomarker) ? clipLabel(r.biomarker, 28) : null }));
     plot.set({
       key: s.outcome + s.set, label: `Volcano plot of ${o.name}, ${shown.length} biomarkers`, xLabel: `${o.measure} ${o.per}`, yLabel: "\u2212log\u2081\u2080 p", xType: o.ratio ? "log" : "linear",
-      xDomain: padDomain(shown.map((r) => r.est), 0.12, [0]), yDomain: [0, padDomain(shown.map((r) => r.nlp), 0.08, [0, (t.bonferroni ?? 1) * 1.15])[1]],
+      xDomain: padDomain(shown.map((r) => held(r.est)), 0.12, [0]), yDomain: [0, padDomain(shown.map((r) => r.nlp), 0.08, [0, (t.bonferroni ?? 1) * 1.15])[1]],
       marks: [{ type: "vline", at: 0 }, ...thresholdLines(t), { type: "points", items }], legend: familyLegend(shown),
     });
   });

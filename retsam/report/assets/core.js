@@ -36,8 +36,8 @@ function fmtNumber(v, digits = 3) {
   if (v === 0) return "0";
   const a = Math.abs(v);
   if (a >= 1e5 || a < 1e-3) {
-    const e = Math.floor(Math.log10(a));
-    return minus((v / 10 ** e).toFixed(digits - 2 > 0 ? 1 : 0)) + "\u00d710" + String(e).split("").map((c) => SUPERSCRIPT[c]).join("");
+    const [m, e] = v.toExponential(1).split("e");
+    return minus(m.replace(/\.0$/, "")) + "\u00d710" + String(Number(e)).split("").map((c) => SUPERSCRIPT[c]).join("");
   }
   if (a >= 1000) return minus(Math.round(v).toLocaleString("en").replace(/,/g, "\u202f"));
   return minus(Number(v.toPrecision(digits)).toString());
@@ -53,6 +53,7 @@ function fmtP(nlp) {
 }
 
 function fmtRatio(v) {
+  if (v === Infinity) return "\u221e";
   if (!finite(v)) return "\u2013";
   if (v >= 100 || v < 0.01) return fmtNumber(v, 3);
   return minus(v.toFixed(2));
@@ -85,6 +86,12 @@ function linearTicks(lo, hi, count) {
 
 function logTicks(lo, hi, count) {
   // Domain and ticks are natural logs; the labels are the ratios themselves.
+  const decades = (hi - lo) / Math.LN10;
+  if (decades > count) {
+    const step = Math.ceil(decades / count) * Math.LN10, ticks = [];
+    for (let t = Math.ceil(lo / step) * step; t <= hi; t += step) ticks.push(Math.abs(t) < 1e-9 ? 0 : t);
+    return ticks;
+  }
   const sets = [
     [1, 10], [1, 3, 10], [1, 2, 5, 10], [1, 1.5, 2, 3, 5, 7, 10], [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10],
     [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9, 9.5, 10],
@@ -110,6 +117,14 @@ function scale(domain, range) {
   const f = (v) => c + (v - a) * k;
   f.invert = (p) => a + (p - c) / k;
   return f;
+}
+
+/* Range of the bulk of the values: a few that lie far out (nearly separated models) must not press all others together. */
+function bulk(values) {
+  const v = values.filter(finite).sort((a, b) => a - b);
+  if (v.length < 8) return [-Infinity, Infinity];
+  const at = (q) => v[Math.round(q * (v.length - 1))], room = Math.max(at(0.97) - at(0.03), 1e-9);
+  return [at(0.03) - 1.5 * room, at(0.97) + 1.5 * room];
 }
 
 function padDomain(values, pad = 0.05, include = []) {

@@ -145,7 +145,9 @@ builders.replication = (figure, host, block) => {
     const s = c.state, o = ratioOf(block, s.outcome);
     shown = rows.filter((r) => r.outcome === s.outcome && r.set === s.set && finite(r.d) && finite(r.r));
     const items = shown.map((r) => ({ x: r.d, y: r.r, color: r.replicated ? color(0) : "var(--soft)", shape: r.replicated ? "circle" : "diamond", tip: [r.biomarker, `discovery (n = ${fmtCount(r.nd)}): ${o.short} ${o.ratio ? fmtRatio(Math.exp(r.d)) : fmtNumber(r.d)}, q ${fmtP(r.nlqd)}`, `replication (n = ${fmtCount(r.nr)}): ${o.short} ${o.ratio ? fmtRatio(Math.exp(r.r)) : fmtNumber(r.r)}, p ${fmtP(r.nlpr)}`, r.same ? "same direction" : "opposite direction", finite(r.i2) ? `I\u00b2 ${fmtNumber(r.i2)}` : ""] }));
-    const d = padDomain([...shown.map((r) => r.d), ...shown.map((r) => r.r)], 0.08, [0]);
+    const [lo, hi] = bulk(shown.flatMap((r) => [r.d, r.r])), held = (v) => Math.min(hi, Math.max(lo, v));
+    items.forEach((i) => { i.x = held(i.x); i.y = held(i.y); });
+    const d = padDomain(shown.flatMap((r) => [held(r.d), held(r.r)]), 0.08, [0]);
     plot.set({ key: s.outcome, label: `Discovery and replication, ${s.outcome}`, xLabel: `${o.measure.toLowerCase()} ${o.per}, discovery part` + (o.ratio ? " (log scale)" : ""), yLabel: `${o.measure.toLowerCase()}, replication part`, xType: o.ratio ? "log" : "linear", yType: o.ratio ? "log" : "linear", xDomain: d, yDomain: d, marks: [{ type: "hline", at: 0 }, { type: "vline", at: 0 }, { type: "line", xs: d, ys: d, color: "var(--soft)", dash: "4 3" }, { type: "points", items }], legend: [{ label: "replicated", color: color(0) }, { label: "not replicated", color: "var(--soft)", shape: "diamond" }] });
   };
   draw();

@@ -87,7 +87,8 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
                 "volcano",
                 "volcano",
                 "Size and strength.",
-                "Each point is a biomarker. Click one to mark it in all plots; drag to zoom, double-click to reset.",
+                "Each point is a biomarker. Click one to mark it in all plots; drag to zoom, double-click to reset. Estimates that "
+                "lie far outside the others stand at the edge.",
                 block="associations",
                 static="volcano",
             ),
