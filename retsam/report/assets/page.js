@@ -24,7 +24,7 @@ const shared = {
       pick("outcome", "Outcome", block.meta.outcomes.map((o) => [o.name, o.name])),
       pick("set", "Adjusted for", block.meta.sets.map((s) => [s.name, s.label])),
       pick("family", "Family", [["", "all families"], ...block.meta.families.map((f) => [f, f])]),
-      el("label", {}, ["Biomarker", el("input", { type: "search", placeholder: "name contains\u2026", "data-filter": "query", oninput: (e) => this.change({ query: e.target.value.toLowerCase() }) })]),
+      el("label", {}, ["Name contains", el("input", { type: "search", size: "14", "data-filter": "query", oninput: (e) => this.change({ query: e.target.value.toLowerCase() }) })]),
       this.chosenNote);
     this.on(() => {
       const c = this.state.chosen;

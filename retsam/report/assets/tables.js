@@ -55,13 +55,13 @@ class DataTable {
     this.page = 0;
     this.query = "";
     this.rows = [];
-    const search = el("input", { type: "search", placeholder: "Filter rows\u2026", "aria-label": "Filter rows of this table", oninput: (e) => { this.query = e.target.value.toLowerCase(); this.page = 0; this.render(); } });
+    const search = el("input", { type: "search", "aria-label": "Filter rows of this table", oninput: (e) => { this.query = e.target.value.toLowerCase(); this.page = 0; this.render(); } });
     this.count = el("span", { class: "count", "aria-live": "polite" });
     const save = el("button", { type: "button", onclick: () => this.save() }, "Download CSV");
     this.heads = columns.map((c, i) => { const th = headerCell(c.label, c.title, () => this.by(i)); if (c.num) th.className = "num"; return th; });
     this.body = el("tbody");
     this.pager = el("div", { class: "pager" });
-    host.replaceChildren(el("div", { class: "tools" }, [search, this.count, save]), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label || this.name }, el("table", {}, [el("thead", {}, el("tr", {}, this.heads)), this.body])), this.pager);
+    host.replaceChildren(el("div", { class: "tools" }, [el("label", {}, ["Filter rows ", search]), this.count, save]), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label || this.name }, el("table", {}, [el("thead", {}, el("tr", {}, this.heads)), this.body])), this.pager);
   }
 
   set(rows) { this.rows = rows; this.page = 0; this.render(); }
