@@ -90,7 +90,7 @@ def problem_of(eyes: Eyes, kind: str, y, event):
     from retsam.association.config import Outcome
     from retsam.association.design import covariate_matrix
     from retsam.association.grid import Problem
-    from retsam.association.sample import Coded
+    from retsam.association.outcomes import Coded
 
     outcome = Outcome(name="y", type=kind, event="e" if kind == "time" else None)
     coded = Coded(outcome, y, event, None, (), np.full(len(y), "", dtype=object))

@@ -11,7 +11,8 @@ from association_cohort import simulated_tables
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from retsam.association.associate import Known, analyse, associate
+from retsam.association import associate
+from retsam.association.analysis import Known, analyse
 from retsam.association.cli import meta
 from retsam.association.config import AssociationConfig
 from retsam.association.dictionary import COLUMNS, TABLES

@@ -29,8 +29,7 @@ def _run(name: str) -> tuple[nbformat.NotebookNode, str]:
 
 def _results(folder: Path) -> None:
     """A study's tables, with biomarkers taken from the parameters of a simulated population (no photographs needed)."""
-    from retsam.association.associate import associate
-    from retsam.association.config import AssociationConfig
+    from retsam.association import AssociationConfig, associate
 
     table, parameters = simulate(120, 768, seed=9)
     rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """Association of biomarkers with outcomes: the analysis sample, models, multiplicity, robustness.
 
-The public function is :func:`retsam.association.associate.associate`; the tables that it leaves are described in
+The public function is :func:`retsam.association.associate`; the tables that it leaves are described in
 ``docs/association-tables.md``.
 """
 
@@ -15,7 +15,7 @@ def __getattr__(name: str):
 
         return AssociationConfig
     if name == "associate":
-        from retsam.association.associate import associate
+        from retsam.association.analysis import associate
 
         return associate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

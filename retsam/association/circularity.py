@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from retsam.association.config import Circularity
-from retsam.association.sample import PlanError, Sample, text_of
+from retsam.association.outcomes import text_of
+from retsam.association.sample import PlanError, Sample
 
 
 def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, set[str]]:

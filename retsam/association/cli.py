@@ -29,7 +29,7 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
     import pandas as pd
     from tqdm import tqdm
 
-    from retsam.association.associate import analyse
+    from retsam.association.analysis import analyse
     from retsam.association.sample import PlanError
     from retsam.association.tables import write_analysis
     from retsam.config import load_config

@@ -12,7 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, _cholesky, _inverse, _solve
+from retsam.association.dense import cholesky, inverse, solve
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -175,11 +176,11 @@ def fit_cox(
     code, n_iter = NOT_CONVERGED, 0
     for iteration in range(1, max_iter + 1):
         n_iter = iteration
-        low, d, ok = _cholesky(h, 1e-11)
+        low, d, ok = cholesky(h, 1e-11)
         if not ok:
             code = SINGULAR if np.abs(beta).max() < 5 else DIVERGED
             break
-        step = _solve(low, d, u)
+        step = solve(low, d, u)
         if not np.all(np.isfinite(step)):
             code = DIVERGED
             break
@@ -199,10 +200,10 @@ def fit_cox(
             break
     if code != OK:
         return Fit(beta / size, bad, bad, 0.0, 1.0, n, n_clusters, n_iter, code)
-    low, d, ok = _cholesky(h, 1e-11)
+    low, d, ok = cholesky(h, 1e-11)
     if not ok:
         return Fit(beta / size, bad, bad, 0.0, 1.0, n, n_clusters, n_iter, SINGULAR)
-    naive = _inverse(low, d)
+    naive = inverse(low, d)
     scores = _residuals(z, z @ beta, stop, happened, begin, hazards, means, back, back_means, times, found)
     sums = np.add.reduceat(scores, starts[:-1], axis=0)
     cov = naive @ (sums.T @ sums) @ naive

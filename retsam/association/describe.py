@@ -16,8 +16,9 @@ from retsam.association.config import AssociationConfig
 from retsam.association.design import plain, required_columns
 from retsam.association.grid import Exposure
 from retsam.association.multiplicity import effective_tests
+from retsam.association.outcomes import Coded, code_outcome
 from retsam.association.problems import Problems
-from retsam.association.sample import Coded, Sample, code_outcome
+from retsam.association.sample import Sample
 
 #: Groups of a continuous, count or time outcome are its quartiles, or event and no event.
 _QUARTILES = ("Q1", "Q2", "Q3", "Q4")

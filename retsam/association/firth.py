@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 from scipy.optimize import linprog
 
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, _cholesky, _inverse, _meat, _solve
+from retsam.association.dense import cholesky, inverse, solve
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, _meat
 
 
 def separated(columns: np.ndarray, y: np.ndarray) -> bool:
@@ -85,7 +86,7 @@ def _information(x, y, beta, h):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _penalised_score(x, y, beta, inverse, u):
+def _penalised_score(x, y, beta, bread, u):
     n, p = x.shape
     u[:] = 0.0
     for i in range(n):
@@ -97,7 +98,7 @@ def _penalised_score(x, y, beta, inverse, u):
         for j in range(p):
             s = 0.0
             for jj in range(p):
-                s += inverse[j, jj] * x[i, jj]
+                s += bread[j, jj] * x[i, jj]
             hat += s * x[i, j]
         hat *= mu * (1.0 - mu)
         r = y[i] - mu + hat * (0.5 - mu)
@@ -118,38 +119,52 @@ def _firth(x, y, tolerance, max_iter):
     p = x.shape[1]
     beta = np.zeros(p)
     h = np.empty((p, p))
-    u = np.empty(p)
+    u, ahead = np.empty(p), np.empty(p)
     ll = _information(x, y, beta, h)
-    low, d, ok = _cholesky(h, 1e-11)
+    low, d, ok = cholesky(h, 1e-11)
     if not ok:
         return beta, h, 0, SINGULAR
     value = ll + 0.5 * _log_determinant(low, d)
+    bread = inverse(low, d)
+    _penalised_score(x, y, beta, bread, u)
     for it in range(max_iter):
-        inverse = _inverse(low, d)
-        _penalised_score(x, y, beta, inverse, u)
-        step = _solve(low, d, u)
+        step = solve(low, d, u)
         biggest = np.abs(step).max()
         if not np.isfinite(biggest):
-            return beta, inverse, it + 1, DIVERGED
+            return beta, bread, it + 1, DIVERGED
         if biggest > 5.0:
             step *= 5.0 / biggest
         # halve until the penalised likelihood does not fall
         for _ in range(25):
-            trial = beta + step
-            ll = _information(x, y, trial, h)
-            low, d, ok = _cholesky(h, 1e-13)
+            ll = _information(x, y, beta + step, h)
+            low, d, ok = cholesky(h, 1e-13)
             if ok:
                 new = ll + 0.5 * _log_determinant(low, d)
                 if new >= value - 1e-12 * (1.0 + abs(value)):
                     break
             step *= 0.5
-        beta = trial
         if not ok:
-            return beta, inverse, it + 1, SINGULAR
+            return beta, bread, it + 1, SINGULAR
+        bread = inverse(low, d)
+        _penalised_score(x, y, beta + step, bread, ahead)
+        # The information leaves out the penalty's curvature, which doubles the true one where a row alone fills a cell: the step lands as
+        # far beyond the maximum as it began before it, for ever. The slope along the step has turned then; its zero lies between.
+        before, after = np.dot(u, step), np.dot(ahead, step)
+        if after < -0.1 * before:
+            step *= before / (before - after)
+            ll = _information(x, y, beta + step, h)
+            low, d, ok = cholesky(h, 1e-13)
+            if not ok:
+                return beta, bread, it + 1, SINGULAR
+            new = ll + 0.5 * _log_determinant(low, d)
+            bread = inverse(low, d)
+            _penalised_score(x, y, beta + step, bread, ahead)
+        beta = beta + step
+        u[:] = ahead
         value = new
         if np.abs(step).max() < tolerance:
-            return beta, _inverse(low, d), it + 1, OK
-    return beta, _inverse(low, d), max_iter, NOT_CONVERGED
+            return beta, bread, it + 1, OK
+    return beta, bread, max_iter, NOT_CONVERGED
 
 
 def fit_firth(

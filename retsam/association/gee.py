@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from retsam.association.dense import cholesky, inverse, solve
+
 FAMILIES = {"linear": 0, "logit": 1, "poisson": 2}
 SMALL_SAMPLE = {"none": 0, "df": 0, "kauermann_carroll": 1, "mancl_derouen": 2}
 
@@ -68,62 +70,6 @@ class Fit:
     def df(self) -> int:
         """Clusters minus coefficients: the degrees of freedom of t."""
         return self.n_clusters - len(self.beta)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _cholesky(a, tolerance):
-    """Lower Cholesky factor of ``a`` scaled to a unit diagonal, and the scaling; False where a pivot is below ``tolerance``."""
-    p = a.shape[0]
-    low = np.zeros((p, p))
-    d = np.empty(p)
-    for i in range(p):
-        if not a[i, i] > 0.0:
-            return low, d, False
-        d[i] = 1.0 / math.sqrt(a[i, i])
-    for i in range(p):
-        for j in range(i + 1):
-            s = a[i, j] * d[i] * d[j]
-            for k in range(j):
-                s -= low[i, k] * low[j, k]
-            if i == j:
-                if not s > tolerance:
-                    return low, d, False
-                low[i, i] = math.sqrt(s)
-            else:
-                low[i, j] = s / low[j, j]
-    return low, d, True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _solve(low, d, b):
-    """Solution of ``a x = b`` from the scaled factor of :func:`_cholesky`."""
-    p = len(b)
-    x = np.empty(p)
-    for i in range(p):
-        s = b[i] * d[i]
-        for k in range(i):
-            s -= low[i, k] * x[k]
-        x[i] = s / low[i, i]
-    for i in range(p - 1, -1, -1):
-        s = x[i]
-        for k in range(i + 1, p):
-            s -= low[k, i] * x[k]
-        x[i] = s / low[i, i]
-    for i in range(p):
-        x[i] *= d[i]
-    return x
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _inverse(low, d):
-    p = len(d)
-    inv = np.empty((p, p))
-    e = np.zeros(p)
-    for j in range(p):
-        e[:] = 0.0
-        e[j] = 1.0
-        inv[:, j] = _solve(low, d, e)
-    return inv
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -360,11 +306,11 @@ def _fit(e, z, y, starts, family, exchangeable, power, beta, alpha, ddof, tolera
     for it in range(max_iter):
         n_iter = it + 1
         ssr, cross, eta_max = _sweep(e, z, y, starts, beta, alpha, family, h, u)
-        low, d, ok = _cholesky(h, 1e-11)
+        low, d, ok = cholesky(h, 1e-11)
         if not ok:
             code = DIVERGED if family != 0 and eta_max > 15.0 else SINGULAR
             break
-        step = _solve(low, d, u)
+        step = solve(low, d, u)
         biggest = 0.0
         for j in range(p):
             biggest = max(biggest, abs(step[j]))
@@ -397,12 +343,12 @@ def _fit(e, z, y, starts, family, exchangeable, power, beta, alpha, ddof, tolera
             break
     ssr, cross, eta_max = _sweep(e, z, y, starts, beta, alpha, family, h, u)
     scale = ssr / (n - taken)
-    low, d, ok = _cholesky(h, 1e-11)
+    low, d, ok = cholesky(h, 1e-11)
     cov = np.full((p, p), np.nan)
     bread = np.full((p, p), np.nan)
     capped = False
     if ok:
-        bread = _inverse(low, d)
+        bread = inverse(low, d)
         meat, capped = _meat(e, z, y, starts, beta, alpha, family, bread, power, largest)
         cov = bread @ meat @ bread
     elif code == OK:

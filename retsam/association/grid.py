@@ -16,7 +16,7 @@ from retsam.association.design import Covariates, choose_transform, explained, i
 from retsam.association.firth import one_sided
 from retsam.association.gee import OK, cluster_starts, fit_gee
 from retsam.association.models import _FAMILY, Answer, fit_model, interval
-from retsam.association.sample import Coded
+from retsam.association.outcomes import Coded
 
 #: Share of a biomarker's variance explained by the covariates from which it counts as one of them.
 COLLINEAR = 1.0 - 1e-8

@@ -11,7 +11,8 @@ import pandas as pd
 from retsam.association.config import AssociationConfig
 from retsam.association.design import Covariates, covariate_matrix, plain
 from retsam.association.grid import Problem
-from retsam.association.sample import Coded, Sample, code_outcome, join_reasons, text_of, worse_eye
+from retsam.association.outcomes import Coded, code_outcome, text_of
+from retsam.association.sample import Sample, join_reasons, worse_eye
 
 
 def subgroup_levels(frame: pd.DataFrame, column: str, cuts: Sequence[float] | None) -> list[tuple[str, np.ndarray]]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from retsam.association.config import AssociationConfig, Outcome
-from retsam.association.design import plain, required_columns
+from retsam.association.config import AssociationConfig
+from retsam.association.design import required_columns
+from retsam.association.outcomes import Coded, cell_text, code_outcome, outcome_faults, text_of
 
 GRADE_ORDER = {"gradable": 0, "usable": 1, "reject": 2}
-_TRUE = {"1", "true", "yes", "y", "t"}
-_FALSE = {"0", "false", "no", "n", "f"}
 
 
 class PlanError(ValueError):
@@ -65,47 +64,6 @@ class Sample:
             self.flow,
             self.every_image,
         )
-
-
-@dataclass(frozen=True)
-class Coded:
-    """An outcome as numbers.
-
-    Attributes
-    ----------
-    outcome : Outcome
-    y : ndarray [n]
-        0/1, level 0..J-1, number, or follow-up time; NaN where unlabelled.
-    event : ndarray [n] or None
-        0/1 for ``time``.
-    entry : ndarray [n] or None
-    levels : tuple of str
-        Names of the levels (``ordered``), or ``('controls', 'cases')``.
-    why : ndarray of str [n]
-        Why a row has no outcome; empty where it has one.
-    """
-
-    outcome: Outcome
-    y: np.ndarray
-    event: np.ndarray | None
-    entry: np.ndarray | None
-    levels: tuple[str, ...]
-    why: np.ndarray
-
-    @property
-    def labelled(self) -> np.ndarray:
-        """Rows with an outcome."""
-        return np.isfinite(self.y)
-
-
-def text_of(value: object) -> str:
-    """``2``, ``2.0`` and ``"2"`` are one value; words lose their outer spaces."""
-    text = str(value).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 def biomarker_columns(biomarkers: pd.DataFrame) -> list[str]:
@@ -161,12 +119,6 @@ def join_tables(cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.Data
     joined = joined.join(q, on="image_id").join(state[extra].add_prefix("measured_"), on="image_id")
     joined["order"] = np.arange(len(joined))
     return joined
-
-
-def _text(column: pd.Series | None, n: int) -> np.ndarray:
-    if column is None:
-        return np.full(n, "", dtype=object)
-    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
 class _Flow:
@@ -244,8 +196,8 @@ def build_sample(
     frame["subject_key"] = [f"image:{i}" if s is None else f"subject:{text_of(s)}" for s, i in zip(subject, frame["image_id"], strict=True)]
     flow = _Flow(frame)
 
-    status, reason = _text(frame["status"], n), _text(frame.get("reason"), n)
-    q_status, q_reason = _text(frame.get("quality_status"), n), _text(frame.get("quality_reason"), n)
+    status, reason = cell_text(frame["status"], n), cell_text(frame.get("reason"), n)
+    q_status, q_reason = cell_text(frame.get("quality_status"), n), cell_text(frame.get("quality_reason"), n)
     duplicate = (reason == "duplicate") | (q_reason == "duplicate")
     unread = ((status != "ok") | (q_status != "ok")) & ~duplicate
     why = np.where(
@@ -255,9 +207,9 @@ def build_sample(
     )
     flow.exclude("readable", unread, why)
     flow.exclude("unique", duplicate, "duplicate")
-    grade = _text(frame.get("quality_grade"), n)
+    grade = cell_text(frame.get("quality_grade"), n)
     flow.exclude("gradable", ~np.isin(grade, config.grades), np.where(grade == "", "no_grade", grade))
-    m_status, m_reason = _text(frame.get("measured_status"), n), _text(frame.get("measured_reason"), n)
+    m_status, m_reason = cell_text(frame.get("measured_status"), n), cell_text(frame.get("measured_reason"), n)
     flow.exclude("segmented", m_status != "ok", np.where(m_status == "", "no_biomarker_row", np.where(m_reason == "", "failed", m_reason)))
 
     table = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id")
@@ -275,7 +227,7 @@ def build_sample(
     out = np.zeros(n, dtype=bool)
     why = np.full(n, "", dtype=object)
     for column, bad in config.exclude.items():
-        texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[column], n)], dtype=object)
+        texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[column], n)], dtype=object)
         hit = np.isin(texts, [text_of(b) for b in bad]) & ~out
         why[hit] = [f"{column}={t}" for t in texts[hit]]
         out |= hit
@@ -285,7 +237,7 @@ def build_sample(
         out |= hit
     flow.exclude("eligible", out, why)
 
-    eye = _text(frame.get("eye"), n)
+    eye = cell_text(frame.get("eye"), n)
     out = np.zeros(n, dtype=bool)
     why = np.full(n, "another_photograph_of_the_eye", dtype=object)
     if config.unit.level in ("subject_right", "subject_left"):
@@ -297,7 +249,7 @@ def build_sample(
     flow.exclude("one_per_eye", out, why)
 
     frame["excluded"] = flow.final
-    cluster_source = frame["subject_key"] if config.unit.cluster == "subject" else _text(frame[config.unit.cluster], n)
+    cluster_source = frame["subject_key"] if config.unit.cluster == "subject" else cell_text(frame[config.unit.cluster], n)
     frame["cluster_key"] = np.where(pd.Series(cluster_source).to_numpy() == "", frame["subject_key"], cluster_source)
     alive = np.flatnonzero(flow.alive)
     codes, _ = pd.factorize(frame["cluster_key"].to_numpy()[alive], sort=False)
@@ -313,7 +265,7 @@ def _chosen_photograph(frame: pd.DataFrame, eye: np.ndarray, alive: np.ndarray, 
     """Mask of the photographs that stand for their eye; where the eye is not known every photograph stands for itself."""
     rows = frame.loc[alive, ["subject_key"]].copy()
     rows["eye"] = eye[alive]
-    rows["visit"] = pd.factorize(_text(frame.get("visit"), len(frame))[alive], sort=True)[0] if "visit" in frame else 0
+    rows["visit"] = pd.factorize(cell_text(frame.get("visit"), len(frame))[alive], sort=True)[0] if "visit" in frame else 0
     numeric = pd.to_numeric(frame.loc[alive, "visit"], errors="coerce") if "visit" in frame else None
     if numeric is not None and numeric.notna().all():
         rows["visit"] = numeric.astype(float)
@@ -402,102 +354,6 @@ def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
             faults.extend(outcome_faults(frame, outcome))
     if faults:
         raise PlanError(dict.fromkeys(faults))
-
-
-def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
-    """1 cases, 0 controls, -1 neither, -2 empty, -3 not understood."""
-    out = np.full(len(texts), -3)
-    empty = np.isin(texts, ["", "<NA>", "nan", "None"])
-    if outcome.positive is not None:
-        out[:] = -1 if outcome.negative is not None else 0
-        if outcome.negative is not None:
-            out[np.isin(texts, [text_of(v) for v in outcome.negative])] = 0
-        out[np.isin(texts, [text_of(v) for v in outcome.positive])] = 1
-    else:
-        low = np.char.lower(texts.astype(str)) if len(texts) else texts
-        out[np.isin(low, list(_TRUE))] = 1
-        out[np.isin(low, list(_FALSE))] = 0
-    out[empty] = -2
-    return out
-
-
-def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
-    """What is wrong with the cells of an outcome's columns."""
-    texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[outcome.source], len(frame))], dtype=object)
-    where = f"outcome {outcome.name!r}, column {outcome.source!r}"
-    if outcome.type == "binary":
-        odd = sorted(set(texts[_binary(texts, outcome) == -3]))
-        return [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
-    if outcome.type == "ordered" and outcome.levels is not None:
-        odd = sorted(set(texts) - {text_of(v) for v in outcome.levels} - {""})
-        return [f"{where}: values that are not in `levels`: {', '.join(odd[:5])}"] if odd else []
-    faults = []
-    for column in filter(None, (outcome.source, outcome.event, outcome.entry)):
-        cells = np.array([text_of(v) if v != "" else "" for v in _text(frame[column], len(frame))], dtype=object)
-        if column == outcome.event:
-            odd = sorted(set(cells) - {""} - _TRUE - _FALSE - {"True", "False"})
-            kind = "0/1 or yes/no"
-        else:
-            numbers = pd.to_numeric(pd.Series(cells), errors="coerce").to_numpy(dtype=float)
-            bad = (cells != "") & ~np.isfinite(numbers)
-            if outcome.type in ("count", "time"):
-                bad |= numbers < 0
-            if outcome.type == "count":
-                bad |= np.isfinite(numbers) & (numbers % 1 != 0)
-            odd = sorted(set(cells[bad]))
-            kind = {"count": "whole numbers from 0", "time": "numbers from 0"}.get(outcome.type, "numbers")
-        if odd:
-            faults.append(f"outcome {outcome.name!r}, column {column!r}: expected {kind}, found {', '.join(odd[:5])}")
-    return faults
-
-
-def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
-    """Code an outcome whose cells have been checked.
-
-    Parameters
-    ----------
-    frame : DataFrame [n]
-    outcome : Outcome
-
-    Returns
-    -------
-    Coded
-    """
-    n = len(frame)
-    texts = np.array([text_of(v) if v != "" else "" for v in _text(frame[outcome.source], n)], dtype=object)
-    why = np.full(n, "", dtype=object)
-    event = entry = None
-    if outcome.type == "binary":
-        state = _binary(texts, outcome)
-        y = np.where(state >= 0, state, np.nan).astype(float)
-        why[state == -1] = "neither_case_nor_control"
-        why[state == -2] = "no_label"
-        return Coded(outcome, y, None, None, ("controls", "cases"), why)
-    if outcome.type == "ordered":
-        if outcome.levels is not None:
-            levels = [text_of(v) for v in outcome.levels]
-        else:
-            numbers = pd.to_numeric(pd.Series(texts), errors="coerce").dropna().unique()
-            levels = [text_of(v) for v in sorted(numbers)]
-        place = {t: i for i, t in enumerate(levels)}
-        y = np.array([place.get(t, np.nan) for t in texts], dtype=float)
-        why[~np.isfinite(y)] = "no_label"
-        return Coded(outcome, y, None, None, tuple(levels), why)
-    y = plain(pd.Series(pd.to_numeric(pd.Series(texts), errors="coerce"))).to_numpy(dtype=float)
-    why[~np.isfinite(y)] = "no_label"
-    if outcome.type == "time":
-        happened = np.char.lower(_text(frame[outcome.event], n).astype(str)) if n else np.empty(0, dtype=str)
-        happened = np.array([text_of(h) for h in happened], dtype=object)
-        event = np.where(np.isin(happened, list(_TRUE)), 1.0, np.where(np.isin(happened, list(_FALSE)), 0.0, np.nan))
-        unknown = ~np.isfinite(event) & (why == "")
-        why[unknown] = "no_event_status"
-        if outcome.entry:
-            entry = pd.to_numeric(frame[outcome.entry], errors="coerce").astype(float).to_numpy()
-            why[(why == "") & ~(entry < y)] = "entry_not_before_end"
-        else:
-            why[(why == "") & ~(y > 0)] = "no_follow_up"
-        y = np.where(why == "", y, np.nan)
-    return Coded(outcome, y, event, entry, (), why)
 
 
 def worse_eye(sample: Sample, coded: Coded) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""Outcomes as numbers: cells of the cohort table checked and coded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from retsam.association.config import Outcome
+from retsam.association.design import plain
+
+_TRUE = {"1", "true", "yes", "y", "t"}
+_FALSE = {"0", "false", "no", "n", "f"}
+
+
+@dataclass(frozen=True)
+class Coded:
+    """An outcome as numbers.
+
+    Attributes
+    ----------
+    outcome : Outcome
+    y : ndarray [n]
+        0/1, level 0..J-1, number, or follow-up time; NaN where unlabelled.
+    event : ndarray [n] or None
+        0/1 for ``time``.
+    entry : ndarray [n] or None
+    levels : tuple of str
+        Names of the levels (``ordered``), or ``('controls', 'cases')``.
+    why : ndarray of str [n]
+        Why a row has no outcome; empty where it has one.
+    """
+
+    outcome: Outcome
+    y: np.ndarray
+    event: np.ndarray | None
+    entry: np.ndarray | None
+    levels: tuple[str, ...]
+    why: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Rows with an outcome."""
+        return np.isfinite(self.y)
+
+
+def text_of(value: object) -> str:
+    """``2``, ``2.0`` and ``"2"`` are one value; words lose their outer spaces."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def cell_text(column: pd.Series | None, n: int) -> np.ndarray:
+    """Cells of a column as text, missing ones (or a missing column of ``n`` rows) as empty text."""
+    if column is None:
+        return np.full(n, "", dtype=object)
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
+
+
+def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
+    """1 cases, 0 controls, -1 neither, -2 empty, -3 not understood."""
+    out = np.full(len(texts), -3)
+    empty = np.isin(texts, ["", "<NA>", "nan", "None"])
+    if outcome.positive is not None:
+        out[:] = -1 if outcome.negative is not None else 0
+        if outcome.negative is not None:
+            out[np.isin(texts, [text_of(v) for v in outcome.negative])] = 0
+        out[np.isin(texts, [text_of(v) for v in outcome.positive])] = 1
+    else:
+        low = np.char.lower(texts.astype(str)) if len(texts) else texts
+        out[np.isin(low, list(_TRUE))] = 1
+        out[np.isin(low, list(_FALSE))] = 0
+    out[empty] = -2
+    return out
+
+
+def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
+    """What is wrong with the cells of an outcome's columns."""
+    texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[outcome.source], len(frame))], dtype=object)
+    where = f"outcome {outcome.name!r}, column {outcome.source!r}"
+    if outcome.type == "binary":
+        odd = sorted(set(texts[_binary(texts, outcome) == -3]))
+        return [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
+    if outcome.type == "ordered" and outcome.levels is not None:
+        odd = sorted(set(texts) - {text_of(v) for v in outcome.levels} - {""})
+        return [f"{where}: values that are not in `levels`: {', '.join(odd[:5])}"] if odd else []
+    faults = []
+    for column in filter(None, (outcome.source, outcome.event, outcome.entry)):
+        cells = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[column], len(frame))], dtype=object)
+        if column == outcome.event:
+            odd = sorted(set(cells) - {""} - _TRUE - _FALSE - {"True", "False"})
+            kind = "0/1 or yes/no"
+        else:
+            numbers = pd.to_numeric(pd.Series(cells), errors="coerce").to_numpy(dtype=float)
+            bad = (cells != "") & ~np.isfinite(numbers)
+            if outcome.type in ("count", "time"):
+                bad |= numbers < 0
+            if outcome.type == "count":
+                bad |= np.isfinite(numbers) & (numbers % 1 != 0)
+            odd = sorted(set(cells[bad]))
+            kind = {"count": "whole numbers from 0", "time": "numbers from 0"}.get(outcome.type, "numbers")
+        if odd:
+            faults.append(f"outcome {outcome.name!r}, column {column!r}: expected {kind}, found {', '.join(odd[:5])}")
+    return faults
+
+
+def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
+    """Code an outcome whose cells have been checked.
+
+    Parameters
+    ----------
+    frame : DataFrame [n]
+    outcome : Outcome
+
+    Returns
+    -------
+    Coded
+    """
+    n = len(frame)
+    texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[outcome.source], n)], dtype=object)
+    why = np.full(n, "", dtype=object)
+    event = entry = None
+    if outcome.type == "binary":
+        state = _binary(texts, outcome)
+        y = np.where(state >= 0, state, np.nan).astype(float)
+        why[state == -1] = "neither_case_nor_control"
+        why[state == -2] = "no_label"
+        return Coded(outcome, y, None, None, ("controls", "cases"), why)
+    if outcome.type == "ordered":
+        if outcome.levels is not None:
+            levels = [text_of(v) for v in outcome.levels]
+        else:
+            numbers = pd.to_numeric(pd.Series(texts), errors="coerce").dropna().unique()
+            levels = [text_of(v) for v in sorted(numbers)]
+        place = {t: i for i, t in enumerate(levels)}
+        y = np.array([place.get(t, np.nan) for t in texts], dtype=float)
+        why[~np.isfinite(y)] = "no_label"
+        return Coded(outcome, y, None, None, tuple(levels), why)
+    y = plain(pd.Series(pd.to_numeric(pd.Series(texts), errors="coerce"))).to_numpy(dtype=float)
+    why[~np.isfinite(y)] = "no_label"
+    if outcome.type == "time":
+        happened = np.char.lower(cell_text(frame[outcome.event], n).astype(str)) if n else np.empty(0, dtype=str)
+        happened = np.array([text_of(h) for h in happened], dtype=object)
+        event = np.where(np.isin(happened, list(_TRUE)), 1.0, np.where(np.isin(happened, list(_FALSE)), 0.0, np.nan))
+        unknown = ~np.isfinite(event) & (why == "")
+        why[unknown] = "no_event_status"
+        if outcome.entry:
+            entry = pd.to_numeric(frame[outcome.entry], errors="coerce").astype(float).to_numpy()
+            why[(why == "") & ~(entry < y)] = "entry_not_before_end"
+        else:
+            why[(why == "") & ~(y > 0)] = "no_follow_up"
+        y = np.where(why == "", y, np.nan)
+    return Coded(outcome, y, event, entry, (), why)
