@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from retsam.segmentation.weak import WeakHeads
+
 # EfficientNet-lite0 up to stride 16: kernel, stride, expansion, in, out. Names of its published weights are kept.
 _BLOCKS = (
     (3, 1, 1, 32, 16),
@@ -208,6 +210,9 @@ DECODERS: dict[str, dict] = {
 """Decoder settings of each task of the default model."""
 
 
+WEAK = "weak"
+"""Name by which the weak heads are asked for beside the tasks (see :mod:`retsam.segmentation.weak`)."""
+
 VIEWS = {"fine": ("vessels", "lesions_dr"), "whole": ("optic_nerve", "macula"), "roi": ("optic_nerve",)}
 """View of the photograph -> the tasks that use it: the canonical frame, the whole frame at half its side, the disc's crop."""
 
@@ -219,12 +224,15 @@ class RetinaNetwork(nn.Module):
     ----------
     decoders : mapping of str to dict
         Task -> keyword arguments of :class:`Decoder`.
+    weak : mapping of str to sequence of str, optional
+        Task -> targets of the weak heads; none by default.
     """
 
-    def __init__(self, decoders: Mapping[str, dict] = DECODERS) -> None:
+    def __init__(self, decoders: Mapping[str, dict] = DECODERS, weak: Mapping[str, list[str]] | None = None) -> None:
         super().__init__()
         self.encoder = Encoder()
         self.decoders = nn.ModuleDict({task: Decoder(**settings) for task, settings in decoders.items()})
+        self.weak = WeakHeads(weak) if weak else None
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -238,6 +246,7 @@ class RetinaNetwork(nn.Module):
         fov : Tensor, [B, 1, H, W]
             1 inside the field of view.
         tasks : iterable of str
+            :data:`WEAK` among them asks for the weak heads.
         pool : int
             Reduction at which the neighbourhood of the local contrast is averaged: its side is ``17 * pool`` px, so 8 for a
             1,024 px frame and 4 for 512.
@@ -245,12 +254,18 @@ class RetinaNetwork(nn.Module):
         Returns
         -------
         dict of str to Tensor
-            Task -> logits ``[B, outputs, H, W]`` (heatmap tasks at their stride).
+            Task -> logits ``[B, outputs, H, W]`` (heatmap tasks and weak heads at their stride).
         """
+        x, features = self.encode(rgb, fov, pool)
+        return {task: self.weak(x, features) if task == WEAK else self.decoders[task](features) for task in tasks}
+
+    def encode(self, rgb: Tensor, fov: Tensor, pool: int = 8) -> tuple[Tensor, list[Tensor]]:
+        """What the decoders read: the normalised input ``[B, 6, H, W]`` and the encoder's features."""
         x = torch.cat([(rgb - self.mean) / self.std, local_contrast(rgb, fov, pool)], 1) * fov
         x = x.contiguous(memory_format=torch.channels_last)
-        features = self.encoder(x if torch.is_grad_enabled() else x.to(self.encoder._conv_stem.weight.dtype))
-        return {task: self.decoders[task](features) for task in tasks}
+        if not torch.is_grad_enabled():
+            x = x.to(self.encoder._conv_stem.weight.dtype)
+        return x, self.encoder(x)
 
     def view_norms(self) -> dict[str, nn.BatchNorm2d]:
         """Normalisations that see the batch in training: what they see differs between the views, so each view has its statistics."""
@@ -274,6 +289,8 @@ class RetinaNetwork(nn.Module):
         # Local contrast and the first normalisation stay in float32; only what follows is converted.
         self.encoder.to(dtype)
         self.decoders.to(dtype)
+        if self.weak is not None:
+            self.weak.to(dtype)
         return self.to(memory_format=torch.channels_last)
 
 

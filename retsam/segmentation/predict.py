@@ -18,8 +18,9 @@ from retsam.masks.masks import Masks
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
-from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
+from retsam.segmentation.network import DECODERS, VIEWS, WEAK, RetinaNetwork
 from retsam.segmentation.targets import TARGETS, TASKS
+from retsam.segmentation.weak import enlarge, tidy
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, read_card
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,19 @@ class Prediction:
 
     @property
     def confidence(self) -> dict[str, float]:
-        """Expected Dice of each head's mask, from its probabilities and the card's calibration."""
-        planes = postprocess.to_planes(self.probabilities, self.fov, self.thresholds)
-        return {name: self._expected_dice(name, plane) for name, plane in planes.items()}
+        """Expected Dice of each head's mask, from its probabilities and the card's calibration.
+
+        Weak heads have none: nobody drew the masks that could calibrate it.
+        """
+        return self._confidence(self._planes(self.thresholds))
+
+    def _planes(self, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
+        planes = postprocess.to_planes(self.probabilities, self.fov, thresholds)
+        tidy(planes, tuple(name for name in self.probabilities if self.status.get(name) == "weak"))
+        return planes
+
+    def _confidence(self, planes: dict[str, np.ndarray]) -> dict[str, float]:
+        return {name: self._expected_dice(name, plane) for name, plane in planes.items() if self.status.get(name) != "weak"}
 
     def _expected_dice(self, name: str, plane: np.ndarray) -> float:
         raw = postprocess.expected_dice(self.probabilities[name], plane)
@@ -95,7 +106,7 @@ class Prediction:
         -------
         Masks
         """
-        planes = postprocess.to_planes(self.probabilities, self.fov, {**self.thresholds, **(thresholds or {})})
+        planes = self._planes({**self.thresholds, **(thresholds or {})})
         return Masks(
             planes=planes,
             fov=self.fov,
@@ -106,7 +117,7 @@ class Prediction:
             image_id=image_id,
             um_per_px=um_per_px,
             status=dict(self.status),
-            confidence={name: self._expected_dice(name, plane) for name, plane in planes.items()},
+            confidence=self._confidence(planes),
         )
 
 
@@ -122,6 +133,8 @@ class Segmenter:
     batch_size : int
     flips : bool
         Average with the mirrored photograph.
+    tasks : sequence of str, optional
+        Only these decoders, ``weak`` for the weak heads; all that the weights have by default. What is left out has no plane.
     """
 
     def __init__(
@@ -131,6 +144,7 @@ class Segmenter:
         precision: str = "auto",
         batch_size: int = 1,
         flips: bool = False,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
         if not path.exists():
@@ -142,8 +156,10 @@ class Segmenter:
         self.thresholds = {name: float(entry["threshold"]) for name, entry in self.card["heads"].items() if "threshold" in entry}
         self.target_status = {name: self.card["heads"].get(name, {}).get("status", "not_available") for name in TARGETS}
         self.calibration = {name: tuple(entry["calibration"]) for name, entry in self.card["heads"].items() if "calibration" in entry}
-        tasks = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
-        self.tasks, self.batch_size, self.flips = tasks, batch_size, flips
+        self.decoders = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
+        self.tasks = [task for task in [*self.decoders, WEAK] if tasks is None or task in tasks]
+        self.weak: dict[str, list[str]] = self.metadata.get("weak") or {}
+        self.batch_size, self.flips = batch_size, flips
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
@@ -152,7 +168,7 @@ class Segmenter:
 
     def _network(self, path: Path, state: dict[str, torch.Tensor], view: str) -> RetinaNetwork:
         """The network with the statistics of one view."""
-        network = RetinaNetwork({task: DECODERS[task] for task in self.tasks})
+        network = RetinaNetwork({task: DECODERS[task] for task in self.decoders}, self.weak if view == "whole" else None)
         missing = {name for name, _ in network.named_parameters()} - set(state)
         if missing:
             raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
@@ -193,7 +209,8 @@ class Segmenter:
         fine = self._fine(inputs, rgb, fov)
         whole_rgb = np.stack([cv2.resize(x, (WHOLE_SIDE, WHOLE_SIDE), interpolation=cv2.INTER_AREA) for x in rgb])
         whole_fov = fov[:, ::2, ::2]
-        whole = self._run("whole", whole_rgb, whole_fov, [task for task in ("optic_nerve", "macula") if task in self.tasks], 4)
+        tasks = [task for task in ("optic_nerve", "macula") if task in self.tasks] + [WEAK] * (WEAK in self.tasks and bool(self.weak))
+        whole = self._run("whole", whole_rgb, whole_fov, tasks, 4)
         probabilities: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         for task, logits in fine.items():
             values = torch.sigmoid(logits).cpu().numpy()
@@ -209,6 +226,13 @@ class Segmenter:
             coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy() * whole_fov[:, None]
             for index, planes in enumerate(self._refine_disc(rgb, fov, coarse)):
                 probabilities[index].update(planes)
+        if WEAK in whole:
+            values = torch.sigmoid(whole[WEAK]).cpu().numpy()
+            for channel, target in enumerate(self.networks["whole"].weak.targets):
+                if self.target_status[target] == "not_available":
+                    continue
+                for index in range(len(inputs)):
+                    probabilities[index][target] = enlarge(values[index, channel], rgb.shape[1]) * fov[index]
         predictions = []
         for index, item in enumerate(inputs):
             fovea, confidence = locate_fovea(whole["macula"][index, 0]) if "macula" in whole else (None, 0.0)

@@ -17,22 +17,33 @@ def train(context: click.Context, config_path: str | None, stage: str | None, on
     """Train the segmentation network.
 
     Three stages, as in the RetSAM paper: `experts` trains one network a task; `unify` trains one network for all tasks, on masks and on
-    pseudo-labels of the experts; `adapt` tunes a trained network on your own masks (rows of a manifest). Each resumes from its
-    checkpoint. On several GPUs: torchrun --nproc-per-node 4 -m retsam train --config ...
+    pseudo-labels of the experts; `adapt` tunes a trained network on your own masks (rows of a manifest). A configuration whose stage is
+    `weak` trains heads without masks, from words about photographs and painted lesions, on the frozen trunk of finished weights. Each
+    resumes from its checkpoint. On several GPUs: torchrun --nproc-per-node 4 -m retsam train --config ...
 
     \b
     Examples:
       retsam train --config config/train-base.yaml --minutes 60
       retsam train export --config config/train-base.yaml --out my-weights.safetensors
+      retsam train --config config/train-weak.yaml
     """
     if context.invoked_subcommand is not None:
         return
     if config_path is None:
         raise click.UsageError("give --config, a training configuration such as config/train-base.yaml")
     from retsam.training.stages import run_stage
+    from retsam.training.weak.config import WeakConfig
 
     try:
-        for path in run_stage(_read(config_path), stage, only, minutes):
+        config = _read(config_path)
+        if isinstance(config, WeakConfig):
+            if stage or only:
+                raise click.UsageError("--stage and --task are not for a configuration whose stage is `weak`")
+            from retsam.training.weak.trainer import train_weak
+
+            click.echo(str(train_weak(config, minutes)))
+            return
+        for path in run_stage(config, stage, only, minutes):
             click.echo(str(path))
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
@@ -44,10 +55,20 @@ def train(context: click.Context, config_path: str | None, stage: str | None, on
 @click.option("--name", default="retsam-base", show_default=True, help="Name in the model card.")
 @click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
 def export_command(config_path: str, out: str, name: str, per_dataset: int) -> None:
-    """Export a run's weights: half precision, thresholds from training photographs, model card."""
-    from retsam.training.export import export
+    """Export a run's weights: half precision, thresholds from training photographs, model card.
 
-    click.echo(str(export(_read(config_path), Path(out), name, per_dataset)))
+    For a configuration whose stage is `weak`: its base's weights with the weak heads added, judged on held-out photographs.
+    """
+    from retsam.training.export import export
+    from retsam.training.weak.config import WeakConfig
+    from retsam.training.weak.export import export_weak
+
+    config = _read(config_path)
+    try:
+        written = export_weak(config, Path(out)) if isinstance(config, WeakConfig) else export(config, Path(out), name, per_dataset)
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(str(written))
 
 
 @train.command("attach-scores")
@@ -74,6 +95,12 @@ def pseudo_label_command(config_path: str, weights: tuple[str, ...], datasets: t
 
 
 def _read(path: str):
-    from retsam.training.config import TrainConfig
+    """The configuration, of the kind that its stage names."""
+    import yaml
 
-    return TrainConfig.read(Path(path))
+    from retsam.training.config import TrainConfig
+    from retsam.training.weak.config import WeakConfig
+
+    content = yaml.safe_load(Path(path).read_text())
+    weak = isinstance(content, dict) and content.get("stage") == "weak"
+    return (WeakConfig if weak else TrainConfig).read(Path(path))

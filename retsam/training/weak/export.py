@@ -1,0 +1,135 @@
+"""From trained weak heads to the weights file: the base's tensors as they are, the heads beside them, and what each is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from retsam.segmentation.weak import WeakHeads
+from retsam.segmentation.weights import load_state, read_card, save_weights
+from retsam.training.export import LICENCES
+from retsam.training.weak import judge
+from retsam.training.weak.config import WeakConfig
+from retsam.training.weak.features import Features, content_hashes, load_features, trunk_digest
+from retsam.training.weak.words import labelled
+
+_NO_CONFIDENCE = "no pixel masks exist that could calibrate an expected Dice"
+
+
+def export_weak(config: WeakConfig, out: Path) -> Path:
+    """Write the base's weights with the weak heads added, their card, and the list of the photographs that they learned from.
+
+    Tensors of the base are copied bit by bit. Weak heads that it had are replaced. Heads are judged on held-out photographs through
+    the whole of prediction; one whose area under the curve is below ``config.least_auc`` ships as not available.
+
+    Parameters
+    ----------
+    config : WeakConfig
+    out : Path
+        ``.safetensors``; ``.json`` and ``.learned.csv`` go beside it. May be the base itself.
+
+    Returns
+    -------
+    Path
+        The weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing was trained.
+    ValueError
+        If the heads were trained on another trunk than the base's.
+    """
+    source = config.out / "weak.safetensors"
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no trained heads; run `retsam train` with this configuration first")
+    heads, trained = load_state(source)
+    if trained["trunk"] != trunk_digest(config.base):
+        raise ValueError(f"{source}: the heads were trained on another trunk than {config.base}'s; train them on it (a new `out`)")
+    base, metadata = load_state(config.base)
+    card = read_card(config.base)
+    model = WeakHeads(trained["weak"])
+    model.load_state_dict(heads, strict=False)
+    rows, words = labelled(config)
+    features = load_features(config)
+    entries = judge.choose_thresholds(config, model, features)
+    tensors = {name: value for name, value in base.items() if not name.startswith("weak.")} | {f"weak.{n}": v for n, v in heads.items()}
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = {t: e for t, e in card["heads"].items() if e.get("learned") != "words and paint"}
+    # For the judging every head is available; the card of this state is never what ships.
+    trial = config.out / "judged" / "trial.safetensors"
+    trial.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(trial, nn.Module(), {**metadata, "weak": trained["weak"]}, tensors)
+    weak = {t: {"status": "weak", **entry} for t, entry in entries.items()}
+    trial.with_suffix(".json").write_text(json.dumps({"name": "trial", "heads": {**kept, **weak}}))
+    picked = judge.judged_rows(config, rows, words)
+    held, held_words = rows.iloc[picked].reset_index(drop=True), words.iloc[picked].reset_index(drop=True)
+    areas = judge.mask_areas(config, held, trial, tuple(weak))
+    areas.to_csv(config.out / "judged" / "areas.csv", index=False)
+    scores = judge.score(config, held, held_words, areas)
+    (config.out / "judged" / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    judge.examples(config, held, held_words, areas, trial, config.out / "judged" / "pictures")
+    card["heads"] = kept | {t: _entry(config, t, entry, scores.get(t, {}), features, rows) for t, entry in entries.items()}
+    card["weak"] = {
+        "steps": trained["step"],
+        "trunk": trained["trunk"],
+        "split": f"by hash of the subject; held out: {config.holdout}; {config.tuning:.0%} of the rest sets thresholds only",
+        "learned_from": f"{out.stem}.learned.csv: content hash of every photograph whose words taught or tuned a head, and the heads",
+        "myopic": {"areas": "union of tessellation and myopic atrophies", "scores": scores.get("myopic", {})},
+    }
+    learned_from(config, features, rows).to_csv(out.with_suffix(".learned.csv"), index=False)
+    save_weights(out, nn.Module(), {**metadata, "weak": trained["weak"]}, tensors)
+    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return out
+
+
+def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features: Features, rows: pd.DataFrame) -> dict:
+    """A head's part of the card."""
+    name, word = next((n, w) for n, w in config.words.items() if target in w.targets)
+    column = list(config.words).index(name)
+    plain = (features.table["version"] == 0).to_numpy()
+    labels, part = features.words[plain, column], features.table["part"].to_numpy()[plain]
+    of = rows.iloc[features.table["row"].to_numpy()[plain]]
+    datasets = [rule.dataset for rule in word.rules] or sorted(config.negatives)
+    first = next(iter(scores.values()), {}).get("auc", {}).get("value")
+    good = first is not None and first >= config.least_auc
+    counts = {
+        dataset: {
+            "with_word": int(((labels == 1) & of["dataset"].eq(dataset).to_numpy() & (part == "fit")).sum()),
+            "without": int(((labels == 0) & of["dataset"].eq(dataset).to_numpy() & (part == "fit")).sum()),
+            "tuning": int((~np.isnan(labels) & of["dataset"].eq(dataset).to_numpy() & (part == "tune")).sum()),
+            "subjects": int(of.loc[~np.isnan(labels) & of["dataset"].eq(dataset).to_numpy(), "group"].nunique()),
+            "licence": LICENCES.get(dataset, "given by the user"),
+        }
+        for dataset in datasets
+    }
+    return {
+        "status": "weak" if good else "not_available",
+        "learned": "words and paint",
+        "words": [rule.model_dump() for rule in word.rules],
+        "union_with": [t for t in word.targets if t != target],
+        "painted": config.painted.get(target, 0),
+        "trained_on": datasets,
+        "photographs": counts,
+        **entry,
+        "confidence": None,
+        "confidence_reason": _NO_CONFIDENCE,
+        "scores": scores,
+        **({} if good else {"reason": f"area under the curve {first} on held-out photographs is below {config.least_auc}"}),
+    }
+
+
+def learned_from(config: WeakConfig, features: Features, rows: pd.DataFrame) -> pd.DataFrame:
+    """Photographs whose words taught or tuned heads: ``content_hash``, ``dataset`` and ``heads`` (joined by ``;``)."""
+    plain = (features.table["version"] == 0).to_numpy()
+    positions, labels = features.table["row"].to_numpy()[plain], features.words[plain]
+    own = rows.iloc[positions].reset_index(drop=True)
+    words = list(config.words.values())
+    heads = [";".join(t for word, value in zip(words, line, strict=True) if not np.isnan(value) for t in word.targets) for line in labels]
+    table = pd.DataFrame({"content_hash": content_hashes(config, own), "dataset": own["dataset"], "heads": heads})
+    return table.drop_duplicates("content_hash").sort_values("content_hash")

@@ -1,0 +1,168 @@
+"""What weak heads are worth: does the area of their masks separate photographs that carry the word from those that do not?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from retsam.cohort.reading import read_photograph
+from retsam.evaluation.metrics import roc_auc
+from retsam.masks.overlay import overlay
+from retsam.quality.scoring import interval
+from retsam.segmentation.predict import Segmenter, prepare
+from retsam.segmentation.weak import OFF_DISC, WeakHeads
+from retsam.training.weak.config import WeakConfig
+from retsam.training.weak.features import LEVELS, ZONE_BITS, Features
+
+MYOPIC = ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy")
+_GRID = np.round(np.arange(0.15, 0.91, 0.025), 3)
+# Thresholds are set on the photographs kept for it where at least so many carry the word, else on all training photographs.
+_ENOUGH = 8
+# The highest threshold within this of the best area under the curve: what a head is less sure of adds area, not knowledge.
+_SLACK = 0.01
+
+
+@torch.inference_mode()
+def probabilities(model: WeakHeads, features: Features, index: np.ndarray) -> np.ndarray:
+    """Probabilities ``[n, targets, h, w]`` of cached copies, zero where the target cannot be: outside the field of view, on the disc."""
+    out = []
+    for start in range(0, len(index), 16):
+        part = index[start : start + 16]
+        logits = model.from_pyramid(*(torch.from_numpy(features.levels[name][part]).float() for name in LEVELS))
+        zones = torch.from_numpy(features.zones[part])
+        for channel, target in enumerate(model.targets):
+            bit = "rim" if target == "peripapillary_atrophy" else "off_disc" if target in OFF_DISC else "fov"
+            logits[:, channel][(zones & ZONE_BITS[bit]) == 0] = -20
+        out.append(torch.sigmoid(logits).numpy().astype(np.float16))
+    return np.concatenate(out)
+
+
+def choose_thresholds(config: WeakConfig, model: WeakHeads, features: Features) -> dict[str, dict]:
+    """Threshold of each head, from training photographs as they are.
+
+    Returns
+    -------
+    dict
+        Target -> ``threshold``, ``threshold_auc`` (optimistic), ``threshold_set_on`` and ``shown_without_word`` (share of the photographs
+        without the word that show any of it).
+    """
+    table = features.table
+    index = np.flatnonzero((table["version"] == 0).to_numpy())
+    tune = table["part"].eq("tune").to_numpy()[index]
+    p = probabilities(model.eval(), features, index)
+    entries = {}
+    for column, word in enumerate(config.words.values()):
+        truth = features.words[index, column]
+        known = ~np.isnan(truth)
+        own = known & tune if (known & tune & (truth == 1)).sum() >= _ENOUGH else known
+        for target in word.targets:
+            values = p[own, model.targets.index(target)]
+            areas = np.array([(values >= t).mean((1, 2)) for t in _GRID])
+            aucs = np.nan_to_num(np.array([roc_auc(a, truth[own] == 1) for a in areas]), nan=0.5)
+            best = int(np.flatnonzero(aucs >= aucs.max() - _SLACK)[-1])
+            entries[target] = {
+                "threshold": float(_GRID[best]),
+                "threshold_auc": round(float(aucs[best]), 3),
+                "threshold_set_on": "tuning photographs" if own.sum() < known.sum() else "all training photographs",
+                "shown_without_word": round(float((areas[best][truth[own] == 0] > 0).mean()), 3),
+            }
+    return entries
+
+
+def judged_rows(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame) -> np.ndarray:
+    """Positions of the held-out photographs that are judged: all with a word, and a random sample of those without any."""
+    held = rows["part"].eq("held_out").to_numpy()
+    with_word = (words == 1).any(axis=1).to_numpy()
+    keep = list(np.flatnonzero(held & with_word))
+    for dataset in rows["dataset"].unique():
+        here = np.flatnonzero(held & ~with_word & rows["dataset"].eq(dataset).to_numpy())
+        keep += list(np.random.default_rng(config.seed).permutation(here)[: config.judged])
+    return np.array(sorted(keep))
+
+
+def mask_areas(config: WeakConfig, rows: pd.DataFrame, weights: Path, targets: tuple[str, ...]) -> pd.DataFrame:
+    """Share of the field of view that each head's mask covers, as a study would store it.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Labelled photographs.
+    weights : Path
+        Whose card calls every target available.
+
+    Returns
+    -------
+    DataFrame
+        image, and a column a target; ``myopic`` is the union of tessellation and myopic atrophies.
+    """
+    segmenter = Segmenter(weights, tasks=("optic_nerve", "weak"))
+    out = []
+    for image in tqdm(rows["image"], desc="judge", unit="image", mininterval=15):
+        masks = segmenter.predict_prepared([prepare(read_photograph(config.root / image).rgb)])[0].masks()
+        field = max(1, int(masks.fov.sum()))
+        union = np.zeros_like(masks.fov)
+        for target in MYOPIC:
+            union |= masks.planes.get(target, False)
+        out.append({"image": image, **{t: masks.planes[t].sum() / field for t in targets}, "myopic": union.sum() / field})
+    return pd.DataFrame(out)
+
+
+def score(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd.DataFrame) -> dict[str, dict[str, dict]]:
+    """Area under the ROC curve of each head's mask area, by data set, with a bootstrap interval over subjects.
+
+    Returns
+    -------
+    dict
+        Target -> data set -> ``{"auc": {value, ci_low, ci_high, n, n_with_word}}``. ``myopic`` joins tessellation and atrophies.
+    """
+    targets = {t: name for name, word in config.words.items() for t in word.targets}
+    union = next((name for name, word in config.words.items() if set(word.targets) & set(MYOPIC)), None)
+    if union:
+        targets["myopic"] = union
+    out: dict[str, dict[str, dict]] = {}
+    groups = rows["group"].to_numpy(str)
+    for target, name in targets.items():
+        for dataset in rows["dataset"].unique():
+            own = (rows["dataset"].eq(dataset) & words[name].notna()).to_numpy()
+            y, x = words[name].to_numpy()[own] == 1, areas[target].to_numpy()[own]
+            if not (y.any() and (~y).any()):
+                continue
+            low, high = interval(y, x, groups[own], lambda y, x: roc_auc(x, y))
+            value = {"value": roc_auc(x, y), "ci_low": low, "ci_high": high}
+            value = {k: round(float(v), 3) for k, v in value.items()} | {"n": int(own.sum()), "n_with_word": int(y.sum())}
+            out.setdefault(target, {})[f"{dataset} (held out)"] = {"auc": value}
+    return out
+
+
+def examples(
+    config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd.DataFrame, weights: Path, out: Path, side: int = 320
+) -> list[Path]:
+    """Pictures of each head: with the word and most area, with the word and least, without it and most; masks beside the photographs."""
+    segmenter = Segmenter(weights, tasks=("optic_nerve", "weak"))
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, word in config.words.items():
+        for target in word.targets:
+            order = areas[target].sort_values(ascending=False).index
+            present, absent = [[i for i in order if words[name].loc[i] == value] for value in (1, 0)]
+            strips = []
+            for picked in (present[:5], present[-4:], absent[:5]):
+                tiles = [_tile(config.root / rows["image"].loc[i], segmenter, target, side) for i in picked]
+                tiles += [np.zeros((2 * side, side, 3), np.uint8)] * (5 - len(tiles))
+                strips.append(np.hstack(tiles))
+            path = out / f"{target}.png"
+            cv2.imwrite(str(path), np.vstack(strips)[..., ::-1])
+            paths.append(path)
+    return paths
+
+
+def _tile(path: Path, segmenter: Segmenter, target: str, side: int) -> np.ndarray:
+    item = prepare(read_photograph(path).rgb)
+    masks = segmenter.predict_prepared([item])[0].masks()
+    drawn = overlay(item.rgb, masks, [target])
+    return np.vstack([cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in (item.rgb, drawn)])
