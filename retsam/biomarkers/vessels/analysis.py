@@ -24,6 +24,9 @@ HEMIFIELDS = ("superior", "inferior")
 #: Artery and vein masks that leave out more of the vessel mask than this do not stand for it.
 LARGEST_UNNAMED_SHARE = 0.3
 
+#: Diameter of the field of view at which one pixel is the length that the vessels' constants in px are meant for.
+REFERENCE_FIELD_PX = 540.0
+
 Value = float | Null
 
 
@@ -86,6 +89,15 @@ class Analysis:
         return self.context.native_scale
 
     @property
+    def unit(self) -> float:
+        """Grid px to the length that the vessels' constants in px are meant for: a pixel of a field `REFERENCE_FIELD_PX` wide.
+
+        In finer photographs such constants would let the unsteadiness of a drawing or of a network pass for the vessel's own, and the
+        same eye would be the more tortuous the finer its photograph is.
+        """
+        return max(1.0, self.context.fov_diameter / REFERENCE_FIELD_PX)
+
+    @property
     def px_per_dd(self) -> float | None:
         """Grid px per disc diameter."""
         return self.context.px_per_dd
@@ -116,14 +128,14 @@ class Analysis:
             if structure == "vessel":
                 self._graphs[structure] = self._vessel_graph(planes)
             else:
-                self._graphs[structure] = build_graph(structure, planes[structure], planes["artery"], planes["vein"])
+                self._graphs[structure] = build_graph(structure, planes[structure], planes["artery"], planes["vein"], self.unit)
         return self._graphs[structure]
 
     def _vessel_graph(self, planes: dict[str, np.ndarray | None]) -> VesselGraph:
         plane, artery, vein = planes["vessel"], planes["artery"], planes["vein"]
         assert plane is not None
         if artery is None or vein is None:
-            return build_graph("vessel", plane)
+            return build_graph("vessel", plane, unit=self.unit)
         named = (artery | vein).view(np.uint8)
         vessel = plane.view(np.uint8)
         parts = [self.graph("artery"), self.graph("vein")]
@@ -131,12 +143,12 @@ class Analysis:
         if cv2.countNonZero(unnamed):
             # The masks' outlines differ by a fraction of a width: only what lies farther off is another vessel.
             widths = np.concatenate([g.width[g.measured] for g in parts])
-            reach = 2 * max(2, round(0.5 * float(widths.mean()) if widths.size else 2.0)) + 1
+            reach = 2 * round(max(2.0 * self.unit, 0.5 * float(widths.mean()) if widths.size else 0.0)) + 1
             near = cv2.dilate(named, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
             unnamed = cv2.bitwise_and(unnamed, 1 - near)
             if cv2.countNonZero(unnamed) > LARGEST_UNNAMED_SHARE * cv2.countNonZero(vessel):
-                return build_graph("vessel", plane, artery, vein)
-            parts.append(build_graph("vessel", unnamed.view(bool)))
+                return build_graph("vessel", plane, artery, vein, self.unit)
+            parts.append(build_graph("vessel", unnamed.view(bool), unit=self.unit))
         crossings = np.array([(c.x, c.y) for c in self.crossings]).reshape(-1, 2)
         return join_graphs("vessel", parts, crossings)
 

@@ -59,7 +59,7 @@ DICTIONARY: list[Biomarker] = [
 
 
 @njit(cache=True)
-def _branch_ends(points, width, measured, offsets, stretch_px, stretch_widths, width_widths, pixel, out):
+def _branch_ends(points, width, measured, offsets, stretch, stretch_widths, width_widths, pixel, out):
     """Direction and width of each segment at either end: out [S, 2, 4] = (dx, dy away from the node, width, samples)."""
     for s in range(len(offsets) - 1):
         first, last = offsets[s], offsets[s + 1]
@@ -75,8 +75,8 @@ def _branch_ends(points, width, measured, offsets, stretch_px, stretch_widths, w
             i = first if e == 0 else last - 1
             n = 0
             # Samples lie a pixel of the drawn mask apart.
-            limit = max(stretch_px, stretch_widths * mean / pixel)
-            width_limit = max(stretch_px, width_widths * mean / pixel)
+            limit = max(stretch, stretch_widths * mean) / pixel
+            width_limit = max(stretch, width_widths * mean) / pixel
             sx = sy = sxx = sxy = syy = 0.0
             x0 = y0 = x1 = y1 = 0.0
             sum_width = 0.0
@@ -190,7 +190,8 @@ def bifurcations(graph: VesselGraph, origin: tuple[float, float] | None) -> list
         Without those that have a branch too short to have a direction.
     """
     ends = np.zeros((graph.size, 2, 4))
-    _branch_ends(graph.points, graph.width, graph.measured, graph.offsets, DIRECTION_PX, DIRECTION_WIDTHS, WIDTH_WIDTHS, graph.pixel, ends)
+    stretch = DIRECTION_PX * graph.unit
+    _branch_ends(graph.points, graph.width, graph.measured, graph.offsets, stretch, DIRECTION_WIDTHS, WIDTH_WIDTHS, graph.pixel, ends)
     flow = flow_distance(graph, origin) if origin is not None else None
     found = []
     for node, incident in graph.incident().items():
@@ -255,7 +256,7 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         angles = [f.angle for f in forks]
         values[names["branching_angle"]] = float(np.median(angles)) if len(angles) >= LEAST_BIFURCATIONS else too_few
         null = analysis.missing(structure, "calibre")
-        wide_enough = [f for f in forks if f.narrow >= LEAST_WIDTH_PX * analysis.graph(structure).pixel]
+        wide_enough = [f for f in forks if f.narrow >= LEAST_WIDTH_PX * analysis.graph(structure).unit]
         ratios: dict[str, list[float]] = {
             "branching_coefficient": [(f.wide**2 + f.narrow**2) / f.parent**2 for f in wide_enough],
             "junctional_exponent": [x for f in wide_enough if (x := junctional_exponent(f.parent, f.wide, f.narrow)) is not None],

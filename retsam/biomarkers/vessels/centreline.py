@@ -17,7 +17,7 @@ from retsam.biomarkers.vessels.smoothing import median_of, penalty_of, whittaker
 
 
 @njit(cache=True)
-def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid, width):
+def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, valid, width):
     """Mark the samples at which a segment is alone: away from junctions and of a width that fits the segment.
 
     Parameters
@@ -27,6 +27,8 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid,
     node_position : float64 [N, 2]
     node_radius : float64 [N]
         0 for free ends.
+    unit : float
+        See `graph.build_graph`.
     valid : uint8 [M], out
     width : float64 [S], out
         Median width of the valid samples; of all samples inside the mask where none is valid.
@@ -40,7 +42,7 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid,
                 node = ends[s, e]
                 if ok and node >= 0 and node_radius[node] > 0.0:
                     away = math.hypot(points[i, 0] - node_position[node, 0], points[i, 1] - node_position[node, 1])
-                    if away < 1.1 * node_radius[node] + 1.0:
+                    if away < 1.1 * node_radius[node] + unit:
                         ok = False
             valid[i] = 1 if ok else 0
             good += valid[i]
@@ -58,11 +60,11 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, valid,
 
 
 @njit(cache=True)
-def end_lines(points, offsets, valid, width, lines):
+def end_lines(points, offsets, valid, width, unit, lines):
     """Straight line through the valid samples nearest each end: lines [S, 2, 5] = (y, x, dy, dx outwards, 1 if found)."""
     for s in range(len(offsets) - 1):
         first, last = offsets[s], offsets[s + 1]
-        stretch = max(8, int(round(2.0 * width[s])))
+        stretch = int(round(max(8.0 * unit, 2.0 * width[s])))
         for e in range(2):
             lines[s, e, 4] = 0.0
             n = 0
@@ -292,6 +294,11 @@ def fit_centrelines(
             if number > 0 and math.sqrt(total / number) <= allowed and math.sqrt(worst) <= 3.0 * allowed:
                 break
             wavelength = max(shortest, wavelength / 1.25)
+        # Twicing (Tukey 1977): what the spline flattened of long bends is in its residuals, smoothed once more and added back.
+        residual = values - fitted
+        again = np.empty((count, 2))
+        whittaker(residual, weights, penalty_of(wavelength), again)
+        fitted += again
         # Into a junction the centreline goes on straight to where the branches' lines meet; a free end is the spline's own.
         if anchored[0] and node_radius[ends[s, 0]] > 0.0:
             for i in range(lead):

@@ -39,9 +39,9 @@ def nicking(analysis: Analysis, crossing: Crossing) -> float | None:
     """Relative narrowing of the vein beside the artery, or None where it cannot be told."""
     artery, vein = analysis.graph("artery"), analysis.graph("vein")
     width = float(vein.width[crossing.vein])
-    if crossing.angle < LEAST_ANGLE or width < LEAST_VEIN_PX * vein.pixel:
+    if crossing.angle < LEAST_ANGLE or width < LEAST_VEIN_PX * vein.unit:
         return None
-    hidden = 0.5 * float(artery.width[crossing.artery]) / math.sin(math.radians(crossing.angle)) + 1.0
+    hidden = 0.5 * float(artery.width[crossing.artery]) / math.sin(math.radians(crossing.angle)) + vein.unit
     segment = int(vein.segment_of[crossing.vein])
     window = slice(vein.offsets[segment], vein.offsets[segment + 1])
     along = np.cumsum(vein.step[window])

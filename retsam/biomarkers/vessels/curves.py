@@ -142,7 +142,7 @@ class Stretches:
     @property
     def long_enough(self) -> np.ndarray:
         """Stretches on which a tortuosity means something, bool [R]; one that comes back to its start has no chord."""
-        least = np.maximum(MIN_LENGTH_PX * self.graph.pixel, MIN_LENGTH_WIDTHS * self.width)
+        least = np.maximum(MIN_LENGTH_PX * self.graph.unit, MIN_LENGTH_WIDTHS * self.width)
         return (self.length >= least) & (self.samples > 0) & (self.chord >= 0.1 * self.length)
 
 
@@ -172,7 +172,7 @@ def stretches(graph: VesselGraph, inside: np.ndarray | None = None) -> Stretches
     out = np.zeros((len(starts), 10))
     _stretches(
         graph.points, graph.step, graph.sample_length, graph.curvature, graph.measured, graph.width, starts, stops,
-        TURN_ANGLE, TURN_BOW * graph.pixel, out,
+        TURN_ANGLE, TURN_BOW * graph.unit, out,
     )  # fmt: skip
     segment = np.searchsorted(graph.offsets, starts, side="right") - 1
     return Stretches(graph, segment, starts, stops, *out.T)

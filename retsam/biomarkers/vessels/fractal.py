@@ -196,7 +196,7 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         if np.count_nonzero(on_line) < 16:
             values |= dict.fromkeys(names + extra, Null("too_few_vessels"))
             continue
-        on_skeleton = dimensions(on_line, fov, SMALLEST_SKELETON_BOX * graph.pixel, largest)
+        on_skeleton = dimensions(on_line, fov, SMALLEST_SKELETON_BOX * graph.unit, largest)
         width = graph.width[graph.measured].mean() if graph.measured.any() else 2.0
         on_mask = dimensions(analysis.context.plane(structure), fov, max(2.0, SMALLEST_MASK_BOX * width), largest)
         for found, part in ((on_skeleton, names[:3]), (on_mask, names[3:])):

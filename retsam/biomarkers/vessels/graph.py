@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from retsam.biomarkers.vessels import centreline, profiles, topology
+from retsam.biomarkers.vessels.pose import Pose, canonical_pose
 from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton, replication
 
 #: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that pixels alone explain (px rms), and
@@ -49,10 +50,10 @@ class VesselGraph:
     crossings : ndarray [C, 2]
         Where two vessels cross (of the `vessel` structure only).
     segment_kind : ndarray of int [S]
-    skeleton : Skeleton or None
-        What the graph was traced on; None where several graphs were joined or the mask was enlarged.
     pixel : float
         Grid px to a pixel of the mask as it was drawn: more than 1 for enlarged masks.
+    unit : float
+        Grid px to the length that constants in px are meant for (see `build_graph`); not less than `pixel`.
     """
 
     structure: str
@@ -67,8 +68,8 @@ class VesselGraph:
     node_kind: np.ndarray
     crossings: np.ndarray
     segment_kind: np.ndarray
-    skeleton: Skeleton | None
     pixel: float = 1.0
+    unit: float = 1.0
 
     @property
     def size(self) -> int:
@@ -112,7 +113,7 @@ def _empty(structure: str) -> VesselGraph:
     none = np.zeros(0)
     return VesselGraph(
         structure, np.zeros((0, 2)), none, none, np.zeros(0, bool), np.zeros(1, np.int64), np.zeros((0, 2), np.int32),
-        np.zeros((0, 2)), none, np.zeros(0, "U11"), np.zeros((0, 2)), np.zeros(0, np.int64), None,
+        np.zeros((0, 2)), none, np.zeros(0, "U11"), np.zeros((0, 2)), np.zeros(0, np.int64),
     )  # fmt: skip
 
 
@@ -141,8 +142,8 @@ def join_graphs(structure: str, graphs: list[VesselGraph], crossings: np.ndarray
         offsets=np.concatenate([[0], *(g.offsets[1:] + shift for g, shift in zip(graphs, samples[:-1], strict=True))]),
         ends=np.concatenate([np.where(g.ends >= 0, g.ends + shift, -1) for g, shift in zip(graphs, nodes[:-1], strict=True)]),
         crossings=crossings,
-        skeleton=None,
         pixel=max(g.pixel for g in graphs),
+        unit=max(g.unit for g in graphs),
         **joined,
     )
 
@@ -159,8 +160,8 @@ def enlarge(graph: VesselGraph, factor: int, shift: tuple[int, int]) -> VesselGr
         node_points=graph.node_points * factor + origin,
         node_radius=graph.node_radius * factor,
         crossings=graph.crossings * factor + origin,
-        skeleton=None,
         pixel=graph.pixel * factor,
+        unit=graph.unit * factor,
     )
 
 
@@ -174,7 +175,9 @@ def _crop(plane: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return out
 
 
-def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = None, vein: np.ndarray | None = None) -> VesselGraph:
+def build_graph(
+    structure: str, plane: np.ndarray, artery: np.ndarray | None = None, vein: np.ndarray | None = None, unit: float = 1.0
+) -> VesselGraph:
     """Build the graph of a vessel mask.
 
     Parameters
@@ -186,6 +189,9 @@ def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = N
     artery, vein : ndarray of bool, [H, W], optional
         For `vessel`: tell crossings from bifurcations. For `artery` or `vein`, the other one bridges the gaps where the other
         kind passes over.
+    unit : float
+        Grid px to the length that constants in px are meant for: 1 where the pixels are as coarse as may be, more in finer pictures, so
+        that the same eye is smoothed and judged alike in both.
 
     Returns
     -------
@@ -195,7 +201,19 @@ def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = N
     factor, row, column = replication(plane)
     if factor > 1:
         small = [None if p is None else p[row::factor, column::factor] for p in (plane, artery, vein)]
-        return enlarge(build_graph(structure, *small), factor, (column, row))
+        return enlarge(build_graph(structure, *small, unit=max(1.0, unit / factor)), factor, (column, row))
+    pose = canonical_pose(plane)
+    plane, artery, vein = (None if p is None else pose.apply(p) for p in (plane, artery, vein))
+    return _unposed(_build(structure, plane, artery, vein, unit), pose)
+
+
+def _unposed(graph: VesselGraph, pose: Pose) -> VesselGraph:
+    """A graph of a posed mask, in the mask as it was."""
+    points = {name: pose.undo(getattr(graph, name)) for name in ("points", "node_points", "crossings")}
+    return replace(graph, curvature=graph.curvature * pose.handedness, **points)
+
+
+def _build(structure: str, plane: np.ndarray, artery: np.ndarray | None, vein: np.ndarray | None, unit: float) -> VesselGraph:
     skeleton = make_skeleton(plane)
     if skeleton is None:
         return _empty(structure)
@@ -211,10 +229,10 @@ def build_graph(structure: str, plane: np.ndarray, artery: np.ndarray | None = N
             segment.kind = kind
         if other is not None:
             topology.bridge_gaps(graph, skeleton.distance, _crop(other, skeleton))
-    return _fit(structure, skeleton, graph)
+    return _fit(structure, skeleton, graph, unit)
 
 
-def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> VesselGraph:
+def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology, unit: float) -> VesselGraph:
     """Sub-pixel centrelines and widths of all segments."""
     segments = [s for s in graph.segments.values() if len(s.path) >= 2]
     if not segments:
@@ -238,19 +256,20 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> Vessel
     sample_offsets = np.concatenate([[0], np.cumsum(profiles.count_samples(paths, offsets))]).astype(np.int64)
     total = int(sample_offsets[-1])
     points, normals, widths = np.empty((total, 2)), np.empty((total, 2)), np.empty(total)
-    profiles.sample_profiles(skeleton.mask, paths, offsets, width0, sample_offsets, points, normals, widths)
+    profiles.sample_profiles(skeleton.mask, paths, offsets, width0, unit, sample_offsets, points, normals, widths)
     valid, width = np.empty(total, np.uint8), np.empty(len(segments))
-    centreline.mark_valid(points, widths, sample_offsets, ends, node_position, node_radius, valid, width)
+    centreline.mark_valid(points, widths, sample_offsets, ends, node_position, node_radius, unit, valid, width)
     lines = np.zeros((len(segments), 2, 5))
-    centreline.end_lines(points, sample_offsets, valid, width, lines)
+    centreline.end_lines(points, sample_offsets, valid, width, unit, lines)
     met = np.empty_like(node_position)
     centreline.meet_lines(lines, ends, node_position, node_radius, met)
 
     room = total + int(np.ceil(8.0 * (width0.sum() + width.sum()) + 8.0 * node_radius.sum() + 40 * len(segments)))
     out, out_width, out_kappa = np.empty((room, 2)), np.empty(room), np.empty(room)
     out_valid, out_offsets = np.empty(room, np.uint8), np.empty(len(segments) + 1, np.int64)
+    tolerance, cutoff = (TOLERANCE[0] * unit, TOLERANCE[1]), (CUTOFF[0] * unit, CUTOFF[1])
     size = centreline.fit_centrelines(
-        skeleton.mask, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, TOLERANCE, CUTOFF,
+        skeleton.mask, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, tolerance, cutoff,
         out, out_width, out_kappa, out_valid, out_offsets,
     )  # fmt: skip
     # Ends of vessels sit where their centrelines end, not where their skeletons did.
@@ -274,7 +293,7 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> Vessel
         node_kind=node_kind,
         crossings=crossings,
         segment_kind=np.array([s.kind for s in segments]),
-        skeleton=skeleton,
+        unit=unit,
     )
 
 

@@ -73,7 +73,7 @@ def tip(mask, y, x, dy, dx, w):
 
 
 @njit(cache=True)
-def sample_profiles(mask, paths, offsets, width0, out_offsets, points, normals, widths):
+def sample_profiles(mask, paths, offsets, width0, unit, out_offsets, points, normals, widths):
     """Smooth each pixel path, sample it once a pixel, and measure the vessel across it.
 
     Parameters
@@ -83,6 +83,8 @@ def sample_profiles(mask, paths, offsets, width0, out_offsets, points, normals, 
         (y, x) of all paths, one after the other; path i is ``paths[offsets[i]:offsets[i + 1]]``.
     width0 : float64 [S]
         First guess of each segment's width (px).
+    unit : float
+        See `graph.build_graph`.
     out_offsets : int64 [S + 1]
         Where each segment's samples go (from `count_samples`).
     points : float64 [M, 2], out
@@ -95,7 +97,7 @@ def sample_profiles(mask, paths, offsets, width0, out_offsets, points, normals, 
         raw = paths[offsets[s] : offsets[s + 1]]
         n = raw.shape[0]
         smooth = np.empty((n, 2))
-        whittaker(raw, np.ones(n), penalty_of(max(8.0, 1.5 * width0[s])), smooth)
+        whittaker(raw, np.ones(n), penalty_of(max(8.0 * unit, 1.5 * width0[s])), smooth)
         first = out_offsets[s]
         count = out_offsets[s + 1] - first
         line = points[first : first + count]

@@ -28,8 +28,10 @@ _STATISTICS = {
 #: A segment's beading is measured when it is at least this many widths long and this many px wide.
 BEADING_LENGTH_WIDTHS = 5.0
 BEADING_WIDTH_PX = 3.0
-#: Variance of a width that pixels alone produce: two edges, each off by a uniform half pixel, averaged over three samples.
-_PIXEL_VARIANCE = 2.0 / 12.0 / 3.0
+#: Widths are averaged over this many px before their variance is taken.
+BEADING_AVERAGE_PX = 3.0
+#: Variance of a width that pixels alone produce: two edges, each off by a uniform half pixel.
+_PIXEL_VARIANCE = 2.0 / 12.0
 
 DICTIONARY: list[Biomarker] = [
     entry
@@ -117,18 +119,19 @@ def _length_diameter_ratio(analysis: Analysis, structure: str) -> Value:
 def _beading(analysis: Analysis) -> Value:
     graph = analysis.graph("vein")
     pieces = analysis.stretches("vein")
-    use = (
-        (pieces.length >= BEADING_LENGTH_WIDTHS * pieces.width) & (pieces.width >= BEADING_WIDTH_PX * graph.pixel) & (pieces.samples >= 12)
-    )
+    # An odd number of samples, which lie a pixel of the drawn mask apart.
+    average = 2 * round((BEADING_AVERAGE_PX * graph.unit / graph.pixel - 1.0) / 2.0) + 1
+    use = (pieces.length >= BEADING_LENGTH_WIDTHS * pieces.width) & (pieces.width >= BEADING_WIDTH_PX * graph.unit)
+    use &= pieces.samples >= 4 * average
     total = weight = 0.0
     for i in np.flatnonzero(use):
         window = slice(pieces.start[i], pieces.stop[i])
         ok = graph.measured[window]
         along = np.cumsum(graph.step[window])[ok]
-        smooth = np.convolve(graph.width[window][ok], np.ones(3) / 3.0, mode="valid")
-        along = along[1:-1]
+        smooth = np.convolve(graph.width[window][ok], np.ones(average) / average, mode="valid")
+        along = along[average // 2 : average // 2 + len(smooth)]
         residual = smooth - np.polyval(np.polyfit(along, smooth, 1), along)
-        variance = max(float(residual.var()) - _PIXEL_VARIANCE * graph.pixel**2, 0.0)
+        variance = max(float(residual.var()) - _PIXEL_VARIANCE / average * graph.pixel**2, 0.0)
         total += pieces.length[i] * variance / pieces.width[i] ** 2
         weight += pieces.length[i]
     return total / weight if weight else Null("too_few_vessels")
