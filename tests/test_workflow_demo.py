@@ -74,8 +74,9 @@ def resumed(study) -> tuple[Path, dict[str, float]]:
     assert stores and not (results / "report.html").exists()
     for name in stores:
         assert json.loads((results / "masks" / name / "zarr.json").read_text())["attributes"]["complete"] is True
-    snakemake("--unlock", "--configfile", str(study), cwd=folder)
-    done = snakemake("--configfile", str(study), cwd=folder)
+    assert any((folder / ".snakemake" / "locks").iterdir()), "the killed run should have left its lock"
+    done = snakemake("--configfile", str(study), cwd=folder)  # without --unlock
+    assert "lock of a run that was killed" in done.stderr
     (folder / "resumed.log").write_text(done.stdout + done.stderr)
     return study, stores
 

@@ -74,14 +74,19 @@ def build_report(
     study = Study(Path(results), settings)
     attributes = store_attributes(study)
     all_heads = heads(attributes, model_card(study, attributes))
-    available = [h.target for h in all_heads if h.status != "not_available"]
     picks = choose(study, config) if config.gallery else []
     when = datetime.now(UTC).isoformat(timespec="seconds")
+    statics: dict[str, str] = {}
+    if config.figures:
+        from retsam.report.figures import stills, write_figures
+
+        # Before the page, which carries them for readers without scripts; what they note, the sections note as well.
+        statics = stills(write_figures(replace(study, problems=[]), config, out.parent / "figures"))
     pictures, note = render(study, picks, config.gallery_side_px, config.jpeg_quality), ""
     while True:
         # Sections note problems as they are made, so each attempt starts from the ones known before it.
         attempt = replace(study, problems=list(study.problems))
-        page, sections = _sections(attempt, config, attributes, all_heads, available, pictures, note, settings, when)
+        page, sections = _sections(attempt, config, attributes, all_heads, statics, pictures, note, settings, when)
         text = _html(attempt, config, settings, page, sections, when)
         if len(text.encode()) <= config.max_mb * 1e6 or not pictures:
             break
@@ -96,10 +101,6 @@ def build_report(
         )
         text = _html(attempt, config, settings, page, sections, when)
     _write_tables(out.parent / "tables" / "report", page)
-    if config.figures:
-        from retsam.report.figures import write_figures
-
-        write_figures(attempt, config, out.parent / "figures")
     _write(out, text)
     return Report(out, len(text.encode()), page.figures, page.tables, len(pictures), tuple(attempt.problems))
 
@@ -128,16 +129,18 @@ def _embedded(picture: Picture) -> int:
 
 
 def _sections(
-    study: Study, config: ReportConfig, attributes, all_heads, available, pictures, note, settings, when
+    study: Study, config: ReportConfig, attributes, all_heads, statics, pictures, note, settings, when
 ) -> tuple[Page, list[Section]]:
-    page, minimum = Page(), config.min_cell
+    page, minimum = Page(statics=statics), config.min_cell
+    available = [h.target for h in all_heads if h.status != "not_available"]
+    weak = {h.target for h in all_heads if h.status == "weak"}
     body = [
         participants(study, page, minimum),
         characteristics(study, page, minimum),
         quality(study, page, minimum),
         gallery(study, page, config, pictures, available, note),
         biomarkers(study, page, minimum, config.correlation_biomarkers),
-        associations(study, page, minimum),
+        associations(study, page, minimum, weak),
         shape(study, page, minimum),
         subgroups(study, page, minimum),
         discrimination(study, page, minimum),

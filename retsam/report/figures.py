@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from matplotlib.patches import Rectangle
 
 from retsam.report import figures_robustness as more
 from retsam.report.config import ReportConfig
-from retsam.report.flow import STAGES, flow_table, parse_reasons, shared_steps
+from retsam.report.flow import STAGES, flow_table, reasons_text, shared_steps
 from retsam.report.html import count, estimate_text, p_text
 from retsam.report.sections.associations import primary_rows
 from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, never_measured, ranking
 from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
+from retsam.report.sections.participants import grades_by_group
 from retsam.report.study import Study
 from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, bulk, limits, panels, ratio_axis, save, styled
 
@@ -55,6 +57,15 @@ def write_figures(study: Study, config: ReportConfig, folder: Path) -> list[Path
     return [folder / f"{name}.svg" for name in FIGURES]
 
 
+def stills(files: Iterable[Path], largest: int = 400_000) -> dict[str, str]:
+    """Figures as ``data:`` addresses by their name, for readers without scripts; files over ``largest`` bytes stay beside the page."""
+    return {
+        path.stem: "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        for path in files
+        if path.stat().st_size <= largest
+    }
+
+
 # ---- participants ----------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +93,7 @@ def _flow(study: Study, config: ReportConfig) -> Figure | None:
                 arrowprops={"arrowstyle": "-|>", "linewidth": 0.8, "color": INK, "shrinkA": 0, "shrinkB": 0},
             )
             if row["n_excluded"]:
-                reasons = "; ".join(f"{reader(k)} {v}" for k, v in list(parse_reasons(row["reasons"]).items())[:4])
+                reasons = reasons_text(row, 4)
                 text = f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f"\n({reasons})" if reasons else "")
                 axes.plot([2.3, 4.9], [-i + 0.5] * 2, color=INK, linewidth=0.8)
                 axes.text(5.0, -i + 0.5, text, va="center", fontsize=7, color=INK)
@@ -94,36 +105,26 @@ def _quality(study: Study, config: ReportConfig) -> Figure | None:
     table = study.table("quality_by_outcome", "outcome", "group", "grade", "n")
     if table is None:
         return None
-    table = table.copy()
-    total = table.groupby(["outcome", "group"])["n"].transform("sum")
-    table["share"] = (table["n"] / total).where((table["n"] == 0) | (table["n"] >= config.min_cell))
-    grades = list(dict.fromkeys(table["grade"]))
-    rows = list(dict.fromkeys(zip(table["outcome"], table["group"], strict=True)))
-    figure, (axes,) = panels(1, 6.6, 0.9 + 0.22 * len(rows), 1)
-    for y, (outcome, group) in enumerate(rows):
+    found = grades_by_group(table, config.min_cell)
+    shares = found.rows.set_index(["facet", "label", "series"])["value"].to_dict()
+    groups = list(dict.fromkeys(zip(found.rows["facet"], found.rows["label"], strict=True)))
+    figure, (axes,) = panels(1, 6.6, 0.9 + 0.22 * len(groups), 1)
+    colours = {name: HAIR if name == found.joined else COLOURS[k % 8] for k, name in enumerate(found.series)}
+    for y, (outcome, group) in enumerate(groups):
         at = 0.0
-        for k, grade in enumerate(grades):
-            share = table.loc[(table["outcome"] == outcome) & (table["group"] == group) & (table["grade"] == grade), "share"]
-            if len(share) and pd.notna(share.iloc[0]):
-                axes.barh(
-                    y,
-                    share.iloc[0],
-                    left=at,
-                    color=COLOURS[k % 8],
-                    height=0.7,
-                    edgecolor="white",
-                    linewidth=0.5,
-                    label=grade if y == 0 else None,
-                )
-                at += share.iloc[0]
-    axes.set_yticks(range(len(rows)), [f"{o}: {g}" for o, g in rows])
+        for name in found.series:
+            share = shares.get((outcome, group, name), 0.0)
+            if share > 0:
+                axes.barh(y, share, left=at, color=colours[name], height=0.7, edgecolor="white", linewidth=0.5)
+                at += share
+    axes.set_yticks(range(len(groups)), [f"{o}: {g}" for o, g in groups])
     axes.invert_yaxis()
     axes.set_xlabel("share of the photographs of the group")
     axes.set_xlim(0, 1)
     figure.legend(
-        handles=[Line2D([], [], marker="s", linestyle="", color=COLOURS[k % 8], label=g) for k, g in enumerate(grades)],
+        handles=[Line2D([], [], marker="s", linestyle="", color=c, label=name) for name, c in colours.items()],
         loc="outside upper center",
-        ncols=len(grades),
+        ncols=3,
     )
     return figure
 

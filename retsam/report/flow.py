@@ -9,12 +9,12 @@ from retsam.report.study import Problem, Study
 #: Stage -> what stays, and what the excluded ones are.
 STAGES: dict[str, tuple[str, str]] = {
     "found": ("Photographs found", ""),
-    "readable": ("Readable", "could not be read"),
+    "readable": ("Readable, a fundus", "unreadable or no fundus"),
     "unique": ("Unique", "duplicates"),
     "gradable": ("Gradable or usable", "rejected for quality"),
     "segmented": ("Segmented", "could not be segmented"),
     "measured": ("Measured", "could not be measured"),
-    "eligible": ("Eligible", "excluded by the plan"),
+    "eligible": ("Eligible by the plan", "excluded by the plan"),
     "one_per_eye": ("One photograph an eye", "further photographs of the same eye"),
     "labelled": ("Outcome known", "outcome not known"),
     "covariates_complete": ("Covariates complete", "a covariate is missing"),
@@ -44,6 +44,23 @@ def flow_table(study: Study) -> pd.DataFrame | None:
 def shared_steps(table: pd.DataFrame) -> pd.DataFrame:
     """Steps that all outcomes share, in order."""
     return table[table["outcome"].isna() | (table["outcome"] == "all")].sort_values("step")
+
+
+def stage_row(table: pd.DataFrame, stage: str) -> pd.Series:
+    """The shared step of this name; the last one where the table does not have it."""
+    shared = shared_steps(table)
+    rows = shared[shared["stage"] == stage]
+    return (rows if len(rows) else shared).iloc[-1]
+
+
+def reasons_text(row: pd.Series, most: int = 8) -> str:
+    """Why photographs were left out at a step: ``not a fundus: 39; truncated: 2``, the most frequent first; empty where unknown."""
+    reasons = {k.replace("=", " = ").replace("_", " "): v for k, v in parse_reasons(row["reasons"]).items()}
+    if set(reasons) == {"reject"}:
+        # The step's name says that already; why they were rejected is told per photograph, several reasons each.
+        return "reasons under Image quality"
+    listed = "; ".join(f"{k}: {v}" for k, v in sorted(reasons.items(), key=lambda kv: -kv[1])[:most])
+    return listed + (f"; {len(reasons) - most} further reasons" if len(reasons) > most else "")
 
 
 def outcome_steps(table: pd.DataFrame, outcome: str) -> pd.DataFrame:

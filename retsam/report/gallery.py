@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from retsam.cohort.reading import UnreadablePhotograph, read_photograph
+from retsam.masks.masks import Failure, Masks
+from retsam.masks.overlay import overlay
+from retsam.masks.store import StoreError, read_masks
 from retsam.report.config import ReportConfig
-from retsam.report.sections.biomarkers import ranking
 from retsam.report.study import Problem, Study
+from retsam.segmentation.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -58,22 +63,34 @@ def _typical(values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
     return [Pick("Typical eyes", "", str(i)) for i in distance.index[: config.gallery_typical]]
 
 
+def _in_turn(study: Study) -> list[str]:
+    """Biomarkers by their p in the primary models, the outcomes taking turns: else the outcome with most cases fills the gallery."""
+    table = study.primary
+    if table is None:
+        return []
+    mine = table[(table["covariate_set"] == study.primary_set) & table["neg_log10_p"].notna()]
+    ranked = mine.sort_values("neg_log10_p", ascending=False, kind="stable")
+    lists = [ranked.loc[ranked["outcome"] == o, "biomarker"].tolist() for o in study.outcomes]
+    return list(dict.fromkeys(b for turn in itertools.zip_longest(*lists) for b in turn if b is not None))
+
+
 def _extremes(study: Study, values: pd.DataFrame, config: ReportConfig) -> list[Pick]:
-    order = [b for b in ranking(study) if b in values.columns] or [b for b in values.columns if values[b].notna().any()]
+    order = [b for b in _in_turn(study) if b in values.columns] or [b for b in values.columns if values[b].notna().any()]
     picks: list[Pick] = []
     chosen: list[str] = []
+    ranks = values[order].rank()
     for name in order:
         column = values[name].dropna()
-        # An end that many eyes share (zero lesions) is no extreme: only the other end is shown then.
         if len(chosen) == config.gallery_biomarkers:
             break
-        # The same measure in pixels, disc diameters and micrometres would show the same eyes three times.
-        if column.nunique() < 2 or any(abs(values[name].corr(values[other], method="spearman")) > 0.95 for other in chosen):
+        # Measures that move together would show the same eyes again.
+        if column.nunique() < 2 or any(abs(ranks[name].corr(ranks[other])) > 0.7 for other in chosen):
             continue
         chosen.append(name)
         ordered = column.sort_values(kind="stable")
         k = config.gallery_per_end
         low, high = ordered.head(k), ordered.tail(k)[::-1]
+        # An end that many eyes share (zero lesions) is no extreme: one of them is shown.
         if (column == ordered.iloc[0]).sum() > max(10, 3 * k):
             low = low.iloc[:1]
         picks += [Pick(name, "lowest", str(i), name, float(v)) for i, v in low.items()]
@@ -81,17 +98,25 @@ def _extremes(study: Study, values: pd.DataFrame, config: ReportConfig) -> list[
     return picks
 
 
+def _targets(study: Study, biomarker: str | None) -> list[str] | None:
+    """Masks to draw: all for a typical eye, else those that the biomarker is made from and the disc, so that nothing covers them."""
+    if biomarker is None:
+        return None
+    wanted = study.heads_of(biomarker) & set(TARGETS)
+    return sorted(wanted | {"disc"} | ({"fovea"} if "fovea" in study.heads_of(biomarker) else set())) if wanted else None
+
+
 def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Picture]:
     """Draw the picks in the canonical frame. An eye that cannot be shown is a problem, not an end."""
-    from retsam.masks.masks import Failure
-    from retsam.masks.store import StoreError, read_masks
-
     cohort = study.main("cohort")
     if cohort is None or not picks:
         return []
     where = cohort.drop_duplicates("image_id").set_index("image_id")
     wanted = {p.image_id for p in picks}
-    drawn: dict[str, tuple[bytes, bytes]] = {}
+    asked: dict[str, list[str | None]] = {}
+    for p in picks:
+        asked.setdefault(p.image_id, []).append(p.biomarker)
+    drawn: dict[tuple[str, str | None], tuple[bytes, bytes]] = {}
     by_store = _stores_of(study, where, wanted)
     if not study.stores:
         study.problems.append(Problem("fault", "There are no mask stores (masks/*.zarr), so no eye is shown."))
@@ -102,9 +127,12 @@ def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Pic
                 if isinstance(masks, Failure):
                     study.problems.append(Problem("warning", f"{masks.image_id} is not in the gallery: its masks failed ({masks.reason})."))
                     continue
-                pair = _draw(study, where, masks, side, quality)
-                if pair:
-                    drawn[masks.image_id] = pair
+                rgb = _photograph(study, where, masks)
+                if rgb is None:
+                    continue
+                photograph = jpeg(rgb, side, quality)
+                for name in dict.fromkeys(asked[masks.image_id]):
+                    drawn[masks.image_id, name] = photograph, jpeg(overlay(rgb, masks, _shown(masks, _targets(study, name))), side, quality)
         except StoreError as error:
             study.problems.append(Problem("fault", f"masks/{path.name} cannot be read for the gallery: {error}"))
     missing = sorted(wanted - set().union(*by_store.values()) if by_store else wanted)
@@ -112,7 +140,12 @@ def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Pic
         study.problems.append(
             Problem("warning", f"{len(missing)} eyes chosen for the gallery are in no mask store, for example {missing[0]}.")
         )
-    return [Picture(p, *drawn[p.image_id]) for p in picks if p.image_id in drawn]
+    return [Picture(p, *drawn[p.image_id, p.biomarker]) for p in picks if (p.image_id, p.biomarker) in drawn]
+
+
+def _shown(masks: Masks, targets: list[str] | None) -> list[str] | None:
+    """Those of the targets that this eye has a mask of."""
+    return None if targets is None else [t for t in targets if t in masks.planes or t == "fovea"]
 
 
 def _stores_of(study: Study, where: pd.DataFrame, wanted: set[str]) -> dict[Path, set[str]]:
@@ -126,18 +159,15 @@ def _stores_of(study: Study, where: pd.DataFrame, wanted: set[str]) -> dict[Path
     return found
 
 
-def _draw(study: Study, where: pd.DataFrame, masks, side: int, quality: int) -> tuple[bytes, bytes] | None:
-    from retsam.cohort.reading import UnreadablePhotograph, read_photograph
-    from retsam.masks.overlay import overlay
-
+def _photograph(study: Study, where: pd.DataFrame, masks: Masks) -> np.ndarray | None:
+    """The photograph in the masks' frame, or None, which the report then says."""
     limit = int((study.settings.get("cohort") or {}).get("max_pixels", 80_000_000))
     try:
         rgb = read_photograph(where.at[masks.image_id, "path"], limit).rgb
-        rgb = rgb if masks.native else masks.frame.warp(rgb)
+        return rgb if masks.native else masks.frame.warp(rgb)
     except (UnreadablePhotograph, ValueError) as error:
         study.problems.append(Problem("warning", f"{masks.image_id} is not in the gallery: its photograph cannot be shown ({error})."))
         return None
-    return jpeg(rgb, side, quality), jpeg(overlay(rgb, masks), side, quality)
 
 
 def jpeg(rgb: np.ndarray, side: int, quality: int) -> bytes:

@@ -15,15 +15,43 @@ from retsam.segmentation.targets import CATEGORY, TARGETS, TASK_OF
 METRICS = {
     "dsc": "Dice",
     "jac": "Jaccard",
+    "dsc_stored": "Dice of the stored mask",
+    "cldice": "clDice",
     "sensitivity": "sensitivity",
     "precision": "precision",
     "aupr": "AUPR",
-    "av_accuracy": "artery/vein accuracy",
+    "artery_vein_accuracy": "artery/vein accuracy on drawn vessels",
+    "artery_vein_accuracy_found": "artery/vein accuracy on vessels found",
     "accuracy": "accuracy",
     "distance_dd": "distance (DD)",
+    "within_0.25_dd": "share within 0.25 DD",
+    "within_0.5_dd": "share within 0.5 DD",
     "vcdr_error": "vertical CDR error",
+    "vcdr_bias": "bias",
+    "image_auc": "AUC for photographs with any",
     "auc": "AUC",
 }
+
+#: The few metrics that the page prints; all of them stand in tables/report/head_scores.csv. The places only where nothing was drawn.
+SHOWN = ("dsc", "artery_vein_accuracy_found", "vcdr_error", "vcdr_bias", "image_auc", "auc")
+PLACES = ("distance_dd", "within_0.25_dd")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one head on one data set, with its confidence interval where the card has one."""
+
+    dataset: str
+    metric: str
+    value: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+
+    def text(self) -> str:
+        """``Dice 0.80 (0.79 to 0.81)``."""
+        interval = "" if self.ci_low is None or self.ci_high is None else f" ({self.ci_low:.2f} to {self.ci_high:.2f})"
+        return f"{METRICS.get(self.metric, self.metric.replace('_', ' '))} {self.value:.2f}{interval}"
 
 
 @dataclass(frozen=True)
@@ -34,8 +62,20 @@ class Head:
     category: str
     task: str
     status: str
-    scores: tuple[str, ...] = field(default=())
+    scores: tuple[Score, ...] = field(default=())
     trained_on: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """One line a data set: ``drive (n = 20): Dice 0.80 (0.79 to 0.81)``, of few metrics (a lesion's AUPR among them)."""
+        shown: dict[str, list[Score]] = {}
+        for score in self.scores:
+            drawn = any(s.dataset == score.dataset and s.metric == "dsc" for s in self.scores)
+            if score.metric in SHOWN or (score.metric in PLACES and not drawn) or (score.metric == "aupr" and self.category == "lesion"):
+                shown.setdefault(score.dataset, []).append(score)
+        return [
+            f"{name}" + (f" (n = {found[0].n})" if found[0].n else "") + ": " + ", ".join(s.text() for s in found)
+            for name, found in shown.items()
+        ]
 
 
 def store_attributes(study: Study) -> dict[str, Any]:
@@ -99,39 +139,23 @@ def heads(attributes: Mapping[str, Any], card: Mapping[str, Any]) -> list[Head]:
     ]
 
 
-def _scores(card: Mapping[str, Any], target: str) -> list[str]:
-    """``Dice 0.81 (0.80 to 0.82) on drive, n = 20`` from the head's own scores or from the card's evaluation, which share one form."""
-    found = []
+def _scores(card: Mapping[str, Any], target: str) -> list[Score]:
+    """Scores of the head's own entry and of the card's evaluation, which share one form: data set -> metric -> value with interval."""
     own = (card.get("heads") or {}).get(target, {})
-    sources: list[tuple[str, Any]] = []
-    if isinstance(own.get("scores"), Mapping):
-        sources += list(own["scores"].items())
+    sources: list[tuple[str, Any]] = list(own["scores"].items()) if isinstance(own.get("scores"), Mapping) else []
     for key in ("scores", "evaluation"):
         if isinstance(card.get(key), Mapping):
             sources += [
                 (name, by_target[target]) for name, by_target in card[key].items() if isinstance(by_target, Mapping) and target in by_target
             ]
-    for name, metrics in sources:
-        if not isinstance(metrics, Mapping):
-            if isinstance(metrics, (int, float)):
-                found.append(f"{METRICS.get(name, name)} {metrics:.2f}")
-            continue
-        for metric, value in metrics.items():
-            text = _score(metric, value)
-            if text:
-                found.append(f"{text} on {name}" + (f", n = {value['n']}" if isinstance(value, Mapping) and value.get("n") else ""))
-    return list(dict.fromkeys(found))
+    found = [_score(name, m, v) for name, metrics in sources if isinstance(metrics, Mapping) for m, v in metrics.items()]
+    return list(dict.fromkeys(s for s in found if s is not None))
 
 
-def _score(metric: str, value: Any) -> str | None:
-    name = METRICS.get(metric, metric.replace("_", " "))
-    if isinstance(value, Mapping):
-        if not isinstance(value.get("value"), (int, float)):
-            return None
-        interval = (
-            f" ({value['ci_low']:.2f} to {value['ci_high']:.2f})"
-            if isinstance(value.get("ci_low"), (int, float)) and isinstance(value.get("ci_high"), (int, float))
-            else ""
-        )
-        return f"{name} {value['value']:.2f}{interval}"
-    return f"{name} {value:.2f}" if isinstance(value, (int, float)) and not isinstance(value, bool) and metric in METRICS else None
+def _score(dataset: str, metric: str, value: Any) -> Score | None:
+    """A score, or None where the card's entry is not one."""
+    entry = value if isinstance(value, Mapping) else {"value": value}
+    if isinstance(entry.get("value"), bool) or not isinstance(entry.get("value"), (int, float)):
+        return None
+    low, high = (entry[k] if isinstance(entry.get(k), (int, float)) else None for k in ("ci_low", "ci_high"))
+    return Score(dataset, metric, float(entry["value"]), low, high, entry.get("n"))

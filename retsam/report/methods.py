@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from retsam._version import __version__
-from retsam.report.flow import flow_table, shared_steps
+from retsam.report.flow import flow_table, shared_steps, stage_row
 from retsam.report.sections.common import CORRECTIONS
 from retsam.report.study import Study
 
@@ -119,7 +119,7 @@ def _images(study: Study, attributes: Mapping[str, Any], cite: Citations) -> str
         f"{(study.provenance or {}).get('retsam', {}).get('version') or __version__} {cite('retsam')}. "
     )
     if flow is not None and len(shared := shared_steps(flow)):
-        first, last = shared.iloc[0], shared.iloc[-1]
+        first, last = shared.iloc[0], stage_row(flow, "measured")
         text += f"Of {int(first['n_images'])} photographs" + (
             f" of {int(first['n_subjects'])} subjects" if first["n_subjects"] == first["n_subjects"] else ""
         )
@@ -173,8 +173,8 @@ def _statistics(study: Study, cite: Citations) -> list[str]:
     if exposures.get("standardise", True):
         text += "Biomarkers were divided by their standard deviation in the analysed sample"
         text += (
-            ", after log(1 + x) of counts and areas that are zero in more than half of the eyes. "
-            if exposures.get("log1p_counts")
+            ", after log(1 + x) of counts and log(1 + x/m) of areas and coverages of lesions, m being the median of the values above zero. "
+            if exposures.get("transform_by_kind")
             else ". "
         )
     sets = plan.get("covariate_sets") or {}

@@ -31,10 +31,17 @@ class Section:
 
 @dataclass
 class Page:
-    """Collects what the sections produce."""
+    """Collects what the sections produce.
+
+    Parameters
+    ----------
+    statics : mapping of str to str
+        Printable figure -> a ``data:`` address of its picture, shown where scripts do not run.
+    """
 
     blocks: dict[str, Any] = field(default_factory=dict)
     files: dict[str, pd.DataFrame] = field(default_factory=dict)
+    statics: Mapping[str, str] = field(default_factory=dict)
     figures: int = 0
     tables: int = 0
 
@@ -66,7 +73,11 @@ class Page:
             self.block(key, data)
         printable = f" Printable: figures/{static}.svg and .pdf." if static else ""
         text = tag("b", f"Figure {self.figures}. {title}") + " " + join([caption]) + tag("span", printable, class_="printable")
-        plot = tag("div", tag("noscript", f"This figure needs JavaScript.{printable}"), class_="host")
+        if static in self.statics:
+            still = Markup('<img src="{}" alt="{}">').format(self.statics[static], f"Figure {self.figures}. {title}")
+        else:
+            still = tag("p", "This figure is drawn by a script, which this reader does not run; its numbers are in tables/report/.")
+        plot = tag("div", tag("noscript", still), class_="host")
         return tag(
             "figure",
             tag("div", "", class_="controls") + plot + tag("figcaption", text),
@@ -112,7 +123,7 @@ class Page:
         return tag(
             "div",
             tag("div", text, class_="tablecaption")
-            + tag("div", tag("noscript", "This table needs JavaScript; its rows are in the tables folder."), class_="host"),
+            + tag("div", tag("noscript", f"A script shows this table; its rows are in tables/report/{block}.csv."), class_="host"),
             id=f"tab-{key}",
             class_="tab data",
             data_kind=kind,
@@ -127,4 +138,4 @@ def _text(cell: Any) -> str:
 
 def not_shown(what: str, why: str) -> Markup:
     """A part that cannot be shown, and why."""
-    return paragraph(tag("b", f"{what}: not shown. "), why, class_="absent")
+    return paragraph(tag("b", f"{what}: not shown. "), why[:1].upper() + why[1:], class_="absent")

@@ -250,6 +250,12 @@ class Study:
         return [c for c in table.columns if f"{c}__reason" in table.columns]
 
     @cached_property
+    def measured_biomarkers(self) -> int:
+        """How many biomarkers have a value in at least one eye."""
+        table = self.main("biomarkers")
+        return 0 if table is None else int(table[self.biomarker_names].notna().any().sum())
+
+    @cached_property
     def dictionary(self) -> dict[str, Any]:
         """Biomarker name -> its entry in the dictionary."""
         from retsam.biomarkers.registry import registry
@@ -260,6 +266,11 @@ class Study:
         """Family of a biomarker, ``other`` where the dictionary does not know it."""
         entry = self.dictionary.get(biomarker.removesuffix("__present"))
         return entry.family if entry else "other"
+
+    def heads_of(self, biomarker: str) -> set[str]:
+        """Targets whose masks a biomarker needs, alternatives included; empty for one that the dictionary does not know."""
+        entry = self.dictionary.get(biomarker.removesuffix("__present"))
+        return set() if entry is None else {part for need in entry.needs for part in need.split("|")}
 
     def unit_of(self, biomarker: str) -> str:
         """Unit of a biomarker, empty for dimensionless and unknown ones."""

@@ -11,6 +11,7 @@ rule measure:
         f"{RESULTS}/logs/measure/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/measure/{{shard}}.tsv"
+    # One, because more shards at a time are faster than more workers a shard (each starts Python anew); --set-threads measure=N passes N.
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,

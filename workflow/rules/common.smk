@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from retsam.workflow import plan_study, prepare_environment
+from retsam.workflow_lock import clear_dead_lock, hold, let_go
 
 try:
     # Linting reads the rules; it must work where the photographs are not.
@@ -18,6 +19,22 @@ SHARDS = PLAN.shards
 # Rules call the plain command `retsam`: a conda environment or a container brings its own; without one it is the one beside the
 # interpreter that runs Snakemake, whether or not its environment was activated.
 prepare_environment(PLAN)
+
+# A run that was killed outright leaves Snakemake's lock; nobody should have to know `--unlock` to go on.
+if clear_dead_lock(Path(".snakemake")):
+    print("The lock of a run that was killed here is cleared; this run goes on where it was.", file=sys.stderr)
+
+
+onstart:
+    hold(Path(".snakemake"))
+
+
+onsuccess:
+    let_go(Path(".snakemake"))
+
+
+onerror:
+    let_go(Path(".snakemake"))
 
 
 wildcard_constraints:

@@ -36,7 +36,7 @@ builders.forest = (figure, host) => {
         shown.push(q);
         const k = shared.meta.sets.findIndex((m) => m.name === q.set);
         rows.push({
-          label: group.length > 1 ? (i ? "\u00a0\u00a0\u00a0" : r.biomarker + " ") : r.biomarker, est: q.est, lo: q.lo, hi: q.hi, note: q.note || "no estimate",
+          label: group.length > 1 ? (i ? "\u00a0\u00a0\u00a0" : marked(r) + " ") : marked(r), est: q.est, lo: q.lo, hi: q.hi, note: q.note || "no estimate",
           color: s.sets === "all" ? color(k) : familyColor(q.family), shape: s.sets === "all" ? SHAPES[k % SHAPES.length] : familyShape(q.family), chosen: shared.state.chosen === q.biomarker,
           cells: [estimateText(q, o.ratio), fmtP(q.nlp), fmtP(q.nlq), fmtCount(q.n) + (q.cases !== null && q.cases !== undefined ? " / " + fmtCount(q.cases) : "")],
           tip: associationTip(q, o).concat(s.sets === "all" ? ["Adjusted for: " + shared.meta.sets[k].label] : []), choose: choose(q.biomarker),
@@ -61,7 +61,7 @@ builders.volcano = (figure, host) => {
     shown = filtered.filter((r) => finite(r.est) && finite(r.nlp));
     const top = new Set([...shown].sort((a, b) => b.nlp - a.nlp).slice(0, 4).filter((r) => r.nlp >= (t.bonferroni ?? 99)).map((r) => r.biomarker));
     const [lo, hi] = bulk(shown.map((r) => r.est)), held = (v) => Math.min(hi, Math.max(lo, v));
-    const items = shown.map((r) => ({ x: held(r.est), y: r.nlp, color: familyColor(r.family), shape: familyShape(r.family), tip: associationTip(r, o), choose: choose(r.biomarker), chosen: s.chosen === r.biomarker, r: s.chosen === r.biomarker ? 6.5 : 4.2, name: s.chosen === r.biomarker || top.has(r.biomarker) ? clipLabel(r.biomarker, 28) : null }));
+    const items = shown.map((r) => ({ x: held(r.est), y: r.nlp, color: familyColor(r.family), shape: familyShape(r.family), tip: associationTip(r, o), choose: choose(r.biomarker), chosen: s.chosen === r.biomarker, r: s.chosen === r.biomarker ? 6.5 : 4.2, name: s.chosen === r.biomarker || top.has(r.biomarker) ? clipLabel(marked(r), 28) : null }));
     plot.set({
       key: s.outcome + s.set, label: `Volcano plot of ${o.name}, ${shown.length} biomarkers`, xLabel: `${o.measure} ${o.per}`, yLabel: "\u2212log\u2081\u2080 p", xType: o.ratio ? "log" : "linear",
       xDomain: padDomain(shown.map((r) => held(r.est)), 0.12, [0]), yDomain: [0, padDomain(shown.map((r) => r.nlp), 0.08, [0, (t.bonferroni ?? 1) * 1.15])[1]],
@@ -127,7 +127,7 @@ tables.associations = (node, host) => {
   const o = () => shared.outcome();
   const col = (key, label, num, text, value, title) => ({ key, label, num, text, value, title });
   const table = new DataTable(host, [
-    col("biomarker", "Biomarker", false, (r) => r.biomarker, (r) => r.biomarker),
+    col("biomarker", "Biomarker", false, marked, (r) => r.biomarker),
     col("family", "Family", false, (r) => r.family, (r) => r.family),
     { ...col("estimate", "Estimate (CI)", true, (r) => estimateText(r, o().ratio), (r) => r.est, "Ratio per SD for logit and Cox models, slope per SD for linear ones"), raw: (r) => (finite(r.est) ? (o().ratio ? Math.exp(r.est) : r.est) : null) },
     col("neg_log10_p", "p", true, (r) => fmtP(r.nlp), (r) => r.nlp),
@@ -135,8 +135,8 @@ tables.associations = (node, host) => {
     col("n", "n", true, (r) => fmtCount(r.n), (r) => r.n),
     col("n_cases", "Cases", true, (r) => fmtCount(r.cases), (r) => r.cases),
     col("n_clusters", "Subjects", true, (r) => fmtCount(r.clusters), (r) => r.clusters),
+    col("note", "Remarks", false, (r) => r.note || "", (r) => r.note, "Scale other than the biomarker itself, circularity, weak heads, and why there is no estimate"),
     col("model", "Model", false, (r) => r.model || "\u2013", (r) => r.model),
-    col("note", "Note", false, (r) => r.note || "", (r) => r.note),
   ], { name: node.dataset.name, label: "All tests of the chosen outcome and covariate set", onRow: (r) => choose(r.biomarker)(), sort: { i: 3, dir: -1 } });
   shared.on(() => table.set(shared.current().filtered));
 };

@@ -78,9 +78,14 @@ function linearTicks(lo, hi, count) {
   if (!(span > 0)) return [lo];
   const raw = span / Math.max(1, count);
   const mag = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * mag).find((s) => s >= raw * 0.999);
-  const ticks = [];
-  for (let t = Math.ceil(lo / step - 1e-9) * step; t <= hi + step * 1e-9; t += step) ticks.push(Math.abs(t) < step * 1e-9 ? 0 : t);
+  const steps = [0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10].map((m) => m * mag);
+  const ticksAt = (step) => {
+    const ticks = [];
+    for (let t = Math.ceil(lo / step - 1e-9) * step; t <= hi + step * 1e-9; t += step) ticks.push(Math.abs(t) < step * 1e-9 ? 0 : t);
+    return ticks;
+  };
+  let at = steps.findIndex((s) => s >= raw * 0.999), ticks = ticksAt(steps[at]);
+  while (ticks.length < 2 && at > 0) ticks = ticksAt(steps[--at]); // an axis with a single tick has no scale
   return ticks;
 }
 

@@ -63,10 +63,12 @@ function associationTip(r, o) {
   if (finite(r.est)) lines.push(`${o.measure} ${o.per} ${estimateText(r, o.ratio)}`, `p = ${fmtP(r.nlp)}, q = ${fmtP(r.nlq)}`);
   lines.push(`n = ${fmtCount(r.n)}` + (r.cases !== null && r.cases !== undefined ? `, cases ${fmtCount(r.cases)}` : "") + `, subjects ${fmtCount(r.clusters)}`);
   if (d && d.direction) lines.push(d.direction);
-  if (r.circular) lines.push("The head behind this biomarker learned from analysed subjects.");
-  if (r.note) lines.push("Note: " + r.note);
+  if (r.note) lines.push("Remarks: " + r.note);
   return lines;
 }
+
+/* The name with what must be seen beside it: a dagger where a head learned from analysed subjects, a double one where it is weak. */
+const marked = (r) => r.biomarker + (r.mark ? " " + r.mark : "");
 
 const choose = (name) => () => shared.change({ chosen: shared.state.chosen === name ? null : name });
 
@@ -163,6 +165,23 @@ function copyButtons() {
   }));
 }
 
+/* Paper cannot be clicked: what is folded is opened for printing, and each figure says what its controls chose. */
+function printing() {
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")].filter((d) => !d.querySelector("pre"));
+    opened.forEach((d) => { d.open = true; });
+    for (const box of document.querySelectorAll(".controls, .bar")) {
+      const said = [...box.querySelectorAll("select")].map((s) => `${s.parentNode.firstChild.textContent.trim()}: ${s.selectedOptions[0] ? s.selectedOptions[0].textContent : ""}`).join("; ");
+      if (said) box.after(el("p", { class: "figure-note printed" }, said));
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    opened.forEach((d) => { d.open = false; });
+    document.querySelectorAll(".printed").forEach((p) => p.remove());
+  });
+}
+
 function start() {
   theme();
   navigation();
@@ -180,6 +199,7 @@ function start() {
   }
   gallery();
   copyButtons();
+  printing();
   document.documentElement.dataset.ready = "true";
 }
 

@@ -178,13 +178,14 @@ builders.error = (figure, host, block) => {
 builders.auc = (figure, host, block) => {
   const plot = new ForestPlot(figure, host), rows = rowsOf(block.rows);
   let shown = [];
-  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }], () => draw());
+  const most = Math.max(0, ...distinct(rows, "outcome").map((o) => rows.filter((r) => r.outcome === o).length));
+  const c = controls(figure, [{ key: "outcome", label: "Outcome", options: asOptions(distinct(rows, "outcome")) }, ...(most > 16 ? [{ key: "top", label: "Show", options: [["14", "14 rows"], ["1000", "all"]] }] : [])], () => draw());
   const draw = () => {
-    shown = rows.filter((r) => r.outcome === c.state.outcome);
+    shown = rows.filter((r) => r.outcome === c.state.outcome).slice(0, Number(c.state.top || 1e4));
     plot.set({
       label: `Area under the ROC curve, ${c.state.outcome}`, xLabel: `AUC (${block.meta.level} % CI)`, log: false, ref: 0.5,
       rows: shown.map((r) => ({ label: r.label, est: r.est, lo: r.lo, hi: r.hi, note: r.note || "no estimate", color: r.warning ? color(1) : color(r.k || 0), shape: r.warning ? "triangle" : "square", cells: [finite(r.est) ? `${r.est.toFixed(3)} (${finite(r.lo) ? r.lo.toFixed(3) : "\u2013"} to ${finite(r.hi) ? r.hi.toFixed(3) : "\u2013"})` : "\u2013", r.extra || "", fmtCount(r.n) + (r.cases !== null ? " / " + fmtCount(r.cases) : "")], tip: [r.label].concat(r.detail ? r.detail.split("\n") : []).concat(r.note ? ["Note: " + r.note] : []) })),
-      columns: [{ label: "AUC (CI)", width: 168 }, { label: block.meta.extra || "", width: 190 }, { label: "n / cases", width: 96 }],
+      columns: [{ label: "AUC (CI)", width: 150 }, { label: block.meta.extra || "", width: 172 }, { label: "n / cases", width: 82 }],
     });
   };
   draw();
@@ -245,7 +246,7 @@ builders.bars = (figure, host, block) => {
       const total = values.reduce((a, b) => a + (finite(b) ? b : 0), 0), counts = mine.filter((r) => r.text).map((r) => `${r.series}: ${r.text}`);
       return { label, values, text: block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total), tip: [label, ...counts] };
     });
-    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: s.startsWith("small cells") ? "var(--hair)" : color(i) })), rows: out });
+    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: s === block.joined ? "var(--hair)" : color(i) })), rows: out });
   };
   draw();
   toolbar(figure, plot, () => [["group", "row", "series", "value", "count"], shown.map((r) => [r.facet, r.label, r.series, r.value, r.text])]);

@@ -43,12 +43,14 @@ class XYPlot {
     }
     const count = Math.max(2, Math.floor((W - m.l - m.r) / 80));
     if (s.xBands) {
+      const level = s.xBands.every((band) => x(band.to) - x(band.from) > band.label.length * 6.4);
       s.xBands.forEach((band, i) => {
         const a = Math.max(x(band.from), m.l), b = Math.min(x(band.to), W - m.r);
         if (b <= a) return;
         if (i % 2) axes.append(svg("rect", { class: "stripe", x: a, y: m.t, width: b - a, height: H - m.b - m.t }));
         const mid = (a + b) / 2;
         if (narrow) { if (b - a > 14) axes.append(svg("text", { class: "tick", x: mid, y: H - m.b + 14, "text-anchor": "middle" }, String(i + 1))); }
+        else if (level) axes.append(svg("text", { class: "tick", x: mid, y: H - m.b + 14, "text-anchor": "middle" }, band.label));
         else axes.append(svg("text", { class: "tick", transform: `translate(${mid + 3},${H - m.b + 10}) rotate(28)`, "text-anchor": "start" }, clipLabel(band.label, 18)));
       });
     } else {
@@ -68,7 +70,9 @@ class XYPlot {
     const body = svg("g", { "clip-path": `url(#${clip})` });
     this.items = [];
     this.labels = [];
+    this.above = []; // texts that points must not cover
     for (const mark of s.marks) this.mark(body, mark, x, y);
+    body.append(...this.above);
     root.append(body);
     this.legend(root, legendRows, m);
     this.ring = svg("circle", { class: "ring", r: 8, cx: -99, cy: -99 });
@@ -96,7 +100,7 @@ class XYPlot {
         // A label that would lie on the one of another line goes to the other end of its own.
         const w = k.label.length * 6.2, at = h ? p - 4 : b.t + 10, taken = h && this.labels.some((q) => Math.abs(q.y - at) < 16 && q.x1 > b.r - w);
         const x0 = h ? (taken ? b.l + 4 : b.r - 4 - w) : p + 4;
-        g.append(svg("text", { class: "reflabel", x: h && !taken ? b.r - 4 : x0, y: at, "text-anchor": h && !taken ? "end" : "start" }, k.label));
+        this.above.push(svg("text", { class: "reflabel", x: h && !taken ? b.r - 4 : x0, y: at, "text-anchor": h && !taken ? "end" : "start" }, k.label));
         this.labels.push({ y: at, x0, x1: x0 + w });
       }
     } else if (k.type === "bars") {
@@ -118,7 +122,7 @@ class XYPlot {
     const y = [py + 4, py - 8, py + 15].find((v) => v > b.t + 6 && !this.labels.some((q) => Math.abs(q.y - v) < 12 && q.x0 < x0 + w && q.x1 > x0));
     if (y === undefined && !p.chosen) return;
     this.labels.push({ y: y ?? py - 8, x0, x1: x0 + w });
-    g.append(svg("text", { class: "pointlabel", x: px + (end ? -8 : 8), y: y ?? py - 8, "text-anchor": end ? "end" : "start" }, p.name));
+    this.above.push(svg("text", { class: "pointlabel", x: px + (end ? -8 : 8), y: y ?? py - 8, "text-anchor": end ? "end" : "start" }, p.name));
   }
 
   legendRows(entries, W) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,20 @@ from markupsafe import Markup
 from retsam.report.disclosure import hide_fits, show_count
 from retsam.report.html import count, estimate_text, join, p_text, pack, paragraph, q_text, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import alpha, family_order, higher, is_ratio, level, logs, meta, method_name, per, select, set_label
+from retsam.report.sections.common import (
+    alpha,
+    family_order,
+    higher,
+    is_ratio,
+    level,
+    logs,
+    meta,
+    method_name,
+    per,
+    reader,
+    select,
+    set_label,
+)
 from retsam.report.study import Study
 
 
@@ -47,17 +61,19 @@ def bonferroni(study: Study, table: pd.DataFrame) -> pd.Series:
     return (table["p"].astype(float) * tests).clip(upper=1.0)
 
 
-def associations(study: Study, page: Page, minimum: int) -> Section:
-    """The section of the primary estimates."""
+def associations(study: Study, page: Page, minimum: int, weak: Collection[str] = ()) -> Section:
+    """The section of the primary estimates; ``weak`` are the targets whose heads were trained without drawn masks."""
     table = primary_rows(study, minimum)
     if table is None:
         return Section(
             "associations", "Associations", not_shown("Associations", "the table of associations does not exist or has no rows.")
         )
+    table = marked(study, table, weak)
     page.block("associations", _block(study, table))
     method, a = method_name(study), alpha(study)
     families = [f for f in table["family"].dropna().unique()]
     top = _top(study, page, table, minimum)
+    marks = _marks_note(table)
     lead = paragraph(
         f"One row a test: outcome, biomarker and covariate set, with all eyes in. Estimates are {per(study)} of the biomarker with "
         f"{level(study)} % confidence intervals. "
@@ -70,6 +86,7 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
         ". Dashed lines in the plots are the Bonferroni threshold and the largest p with q at or under ",
         str(a),
         ". Associations are not effects: confounding, selection and measurement by a model all remain, and are looked at further down.",
+        marks,
     )
     bar = tag("div", "", id="association-bar", class_="bar", role="group", aria_label="What the association plots show")
     figures = join(
@@ -120,8 +137,52 @@ def associations(study: Study, page: Page, minimum: int) -> Section:
         "Filter, sort, download. A row without an estimate says why in its note. Click a row to mark it in the plots.",
         "associations",
     )
-    page.files["associations"] = table.drop(columns=["plan"], errors="ignore")
+    page.files["associations"] = table.drop(columns=["plan", "logged"], errors="ignore")
     return Section("associations", "Associations", join([lead, top, bar, figures, data]))
+
+
+def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataFrame:
+    """The table with ``mark`` (what a reader must see beside the name) and ``remark`` (why, the scale and the model's note).
+
+    \u2020: a head behind the biomarker learned from labels of analysed subjects (column ``circular`` of the association room).
+    \u2021: a head behind it is weak. A biomarker's heads are the masks that its dictionary entry needs.
+    """
+    needs = {b: study.heads_of(b) & set(weak) for b in table["biomarker"].unique()}
+    circular = table["circular"].map(lambda v: str(v).lower() == "true") if "circular" in table else pd.Series(False, index=table.index)
+    is_weak = table["biomarker"].map(lambda b: bool(needs[b]))
+    logged = table["transform"].astype("string").str.contains("log1p").fillna(False) if "transform" in table else circular & False
+    ranked = table["transform"].astype("string").str.contains("rank").fillna(False) if "transform" in table else circular & False
+    note = table["note"].astype("string") if "note" in table else pd.Series(pd.NA, index=table.index, dtype="string")
+    remarks = []
+    for i in range(len(table)):
+        parts = ["log(1 + x)"] if logged.iloc[i] else ["rank scale"] if ranked.iloc[i] else []
+        if circular.iloc[i]:
+            parts.append("head learned from analysed subjects")
+        if is_weak.iloc[i]:
+            parts.append(f"weak head: {', '.join(map(reader, sorted(needs[table['biomarker'].iloc[i]])))}")
+        if pd.notna(note.iloc[i]) and note.iloc[i]:
+            parts += [reader(n.strip()) for n in str(note.iloc[i]).split(";")]
+        remarks.append("; ".join(parts))
+    mark = np.where(circular, "\u2020", "") + np.where(is_weak, "\u2021", "").astype(object)
+    return table.assign(circular=circular, mark=mark, remark=remarks, logged=logged)
+
+
+def _marks_note(table: pd.DataFrame) -> str:
+    """What the marks in this study mean, and how many tests carry them."""
+    said = ""
+    if table["logged"].any():
+        said += (
+            f" {table.loc[table['logged'], 'biomarker'].nunique()} biomarkers were analysed as log(1 + x), and are per SD of that; the "
+            "remarks of each test say which."
+        )
+    for sign, text in (
+        ("\u2020", "learned from labels of analysed subjects: circular until repeated on others"),
+        ("\u2021", "is weak (no drawn masks)"),
+    ):
+        names = table.loc[table["mark"].str.contains(sign), "biomarker"].nunique()
+        if names:
+            said += f" {sign} marks the {names} biomarkers of which a segmentation head {text}."
+    return said
 
 
 def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
@@ -140,14 +201,12 @@ def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
             "lo": "ci_low",
             "hi": "ci_high",
             "nlp": "neg_log10_p",
-            "note": "note",
-            "circular": "circular",
+            "note": "remark",
+            "mark": "mark",
             "tests": "n_tests",
         },
     )
     out["nlq"] = logs(table["q"].astype("Float64"))
-    out["circular"] = out["circular"].map(lambda v: v is True or str(v).lower() == "true").astype(bool)
-    out["note"] = out["note"].astype("string").str.replace("_", " ").str.replace(";", "; ")
     families = family_order(study, out["family"].dropna().unique())
     dictionary = {}
     for name in out["biomarker"].dropna().unique():
@@ -212,13 +271,14 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
             rows.append(
                 (
                     outcome,
-                    r.biomarker,
+                    r.biomarker + (f" {r.mark}" if r.mark else ""),
                     text,
                     p_text(r.neg_log10_p),
                     q_text(r.q),
                     count(r.n),
                     show_count(r.n_cases, minimum),
                     count(r.n_clusters),
+                    r.remark,
                 )
             )
     if not rows:
@@ -229,7 +289,7 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. "
         "Chosen by p, so that these estimates are on average too far from none (winner's curse)."
     )
-    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
+    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects", "Remarks")
     return page.table(
         "top",
         "Ten smallest p values of each outcome.",
@@ -237,5 +297,5 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         header,
         rows,
         numeric=(2, 3, 4, 5, 6, 7),
-        frame=pd.concat(kept).drop(columns=["plan"], errors="ignore"),
+        frame=pd.concat(kept).drop(columns=["plan", "logged"], errors="ignore"),
     )

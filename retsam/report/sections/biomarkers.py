@@ -89,9 +89,21 @@ def density_blocks(study: Study, minimum: int) -> dict[str, Any]:
         histograms.setdefault(key, {})[str(group)] = counts[rows]
         blocks[key] = {"low": float(low[rows[0]]), "high": float(high[rows[-1]])}
     for key, groups in histograms.items():
+        if study.unit_of(key.split("\0")[1]) == "count":
+            blocks[key], groups = _whole(blocks[key], groups)
         width = (blocks[key]["high"] - blocks[key]["low"]) or 1.0
         blocks[key]["groups"] = {g: _heights(c, width, minimum) for g, c in _joined(groups, minimum).items()}
     return blocks
+
+
+def _whole(block: dict[str, Any], groups: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A bin about each whole number, where the bins of a count are narrower than one (else there are gaps that mean nothing)."""
+    low, high, n = block["low"], block["high"], len(next(iter(groups.values())))
+    width = (high - low) / n
+    if width >= 1 or width <= 0 or low != round(low) or high != round(high):
+        return block, groups
+    at = np.minimum(((np.arange(low, high + 1) - low) / width + 1e-9).astype(int), n - 1)
+    return {"low": low - 0.5, "high": high + 0.5}, {g: c[at] for g, c in groups.items()}
 
 
 def _joined(groups: dict[str, np.ndarray], minimum: int) -> dict[str, np.ndarray]:

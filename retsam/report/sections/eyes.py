@@ -8,7 +8,7 @@ from markupsafe import Markup
 from retsam.masks.overlay import COLOURS, OTHER
 from retsam.report.config import ReportConfig
 from retsam.report.gallery import Picture, data_uri
-from retsam.report.html import join, number, paragraph, tag
+from retsam.report.html import count, join, number, paragraph, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import higher, reader
 from retsam.report.study import Study
@@ -37,7 +37,8 @@ def gallery(study: Study, page: Page, config: ReportConfig, pictures: list[Pictu
     text = paragraph(
         "Before an association is believed, look at the eyes that carry it. Each biomarker below is shown at both of its ends; a "
         "lowest or highest value that comes from a wrong mask, a reflex "
-        "or a blurred photograph is an artefact. Pictures are cut to the field of view and made smaller; click one to enlarge it. ",
+        "or a blurred photograph is an artefact. Only the masks that a biomarker is made from are drawn, and the disc. Pictures are cut to "
+        "the field of view and made smaller; click one to enlarge it. ",
         note,
     )
     switch = tag(
@@ -76,7 +77,8 @@ def _card(study: Study, config: ReportConfig, picture: Picture, index: int) -> M
     name = pick.image_id if config.show_image_ids else f"eye {index + 1}"
     facts = []
     if pick.value is not None:
-        facts.append(f"{number(pick.value)}{' ' + study.unit_of(pick.biomarker) if study.unit_of(pick.biomarker) else ''}")
+        unit = study.unit_of(pick.biomarker)
+        facts.append(count(pick.value) if unit == "count" else f"{number(pick.value)} {unit}".strip())
     facts += _labels(study, pick.image_id)
     photo = Markup('<img src="{}" alt="{}" decoding="async">').format(data_uri(picture.photograph), f"Photograph of {name}")
     masks = Markup('<img src="{}" alt="{}" decoding="async" class="masks">').format(
@@ -99,7 +101,9 @@ def _labels(study: Study, image_id: str) -> list[str]:
             column = o.get("column") or o["name"]
             if len(row) and column in row and pd.notna(row[column].iloc[0]):
                 value = row[column].iloc[0]
-                facts.append(f"{o['name']} {number(float(value)) if isinstance(value, (int, float)) else value}")
+                binary = str(o.get("type", "binary")) == "binary" and value in (0, 1)
+                said = ("control", "case")[int(value)] if binary else number(float(value)) if isinstance(value, (int, float)) else value
+                facts.append(f"{o['name']}: {said}")
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from retsam.report.disclosure import hide_cells, hide_matrix, show_count, small
-from retsam.report.flow import STAGES, flow_table, outcome_steps, parse_reasons, shared_steps
+from retsam.report.flow import STAGES, flow_table, outcome_steps, reasons_text, shared_steps
 from retsam.report.html import count, join, number, pack, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import reader, set_label
@@ -17,6 +18,8 @@ from retsam.report.study import Study
 
 #: Grades of the quality table in the order in which they are drawn.
 GRADES = ("gradable", "usable", "reject", "duplicate", "failed")
+
+_SMALL = "small cells, not shown"
 
 
 def participants(study: Study, page: Page, minimum: int) -> Section:
@@ -37,12 +40,10 @@ def participants(study: Study, page: Page, minimum: int) -> Section:
 
 
 def _excluded(row: pd.Series) -> str:
-    reasons = parse_reasons(row["reasons"])
     if not row["n_excluded"] or pd.isna(row["n_excluded"]):
         return "none excluded"
-    listed = "; ".join(f"{reader(k)} {count(v)}" for k, v in sorted(reasons.items(), key=lambda kv: -kv[1])[:8])
-    more = f"; {len(reasons) - 8} further reasons" if len(reasons) > 8 else ""
-    return f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f" ({listed}{more})" if listed else "")
+    listed = reasons_text(row)
+    return f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f" ({listed})" if listed else "")
 
 
 def _diagram(steps: pd.DataFrame) -> Markup:
@@ -66,14 +67,16 @@ def _by_outcome(study: Study, page: Page, flow: pd.DataFrame) -> Markup:
         for _, row in outcome_steps(flow, outcome).iterrows():
             name = STAGES.get(row["stage"], (row["stage"], ""))[0]
             if isinstance(row["covariate_set"], str):
-                name += f": {set_label(study, row['covariate_set'])}"
+                name += f": {row['covariate_set']}"
             rows.append((outcome, name, count(row["n_images"]), count(row["n_subjects"]), _excluded(row)))
     if not rows:
         return not_shown("Flow of each outcome", study.why_absent("flow"))
     return page.table(
         "flow_outcomes",
         "Photographs behind each outcome.",
-        "The flow goes on from the last step above, for each outcome and covariate set.",
+        "The flow goes on from the last step above, for each outcome and covariate set. Covariate sets: "
+        + "; ".join(set_label(study, s) for s in study.covariate_sets)
+        + ".",
         ("Outcome", "Step", "Photographs", "Subjects", "Excluded"),
         rows,
         numeric=(2, 3),
@@ -226,7 +229,23 @@ def quality(study: Study, page: Page, minimum: int) -> Section:
     return Section("quality", "Image quality and exclusions", join([lead, *parts]))
 
 
-def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
+@dataclass(frozen=True)
+class Grades:
+    """Grades by outcome group: ``rows`` for a plot (facet, label, series, value, text), ``cells`` for a table, small cells hidden."""
+
+    rows: pd.DataFrame
+    cells: list[list[str]]
+    grades: list[str]
+    joined: str
+
+    @property
+    def series(self) -> list[str]:
+        """What is stacked, in order."""
+        return [*self.grades, *([self.joined] if self.joined else [])]
+
+
+def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
+    """Shares of each grade in each group of each outcome, from ``tables/quality_by_outcome.csv``."""
     rows, cells = [], []
     grades = [g for g in GRADES if (table["grade"] == g).any()] + [g for g in table["grade"].dropna().unique() if g not in GRADES]
     for outcome in dict.fromkeys(table["outcome"].dropna()):
@@ -248,11 +267,21 @@ def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int
                 line.append(f"{text} ({percent(counts[i, j] / total)})" if shown and total else text)
             kept = np.nansum(np.where(hidden[i], np.nan, counts[i])) / total if total else 1.0
             if kept < 1:
-                rows.append({"facet": outcome, "label": g, "series": "small cells, not shown", "value": 1 - kept, "text": None})
+                rows.append({"facet": outcome, "label": g, "series": _SMALL, "value": 1 - kept, "text": None})
             cells.append(line)
+    # The reader learns which grades a grey piece holds; their sum is known from the rest anyway.
+    within = [d for d in grades if any(r["series"] == d and np.isnan(r["value"]) for r in rows)]
+    joined = f"not split, small cells ({' and '.join(within)})" if within else ""
+    rows = [{**r, "series": joined if r["series"] == _SMALL else r["series"]} for r in rows]
+    return Grades(pd.DataFrame(rows), cells, grades, joined)
+
+
+def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
+    found = grades_by_group(table, minimum)
     block = {
-        "rows": pack(pd.DataFrame(rows)),
-        "series": [*grades, *(["small cells, not shown"] if any(r["series"].startswith("small") for r in rows) else [])],
+        "rows": pack(found.rows),
+        "series": found.series,
+        "joined": found.joined,
         "facets": list(dict.fromkeys(table["outcome"].dropna())),
         "facetLabel": "Outcome",
         "percent": True,
@@ -272,9 +301,9 @@ def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int
         "quality",
         "Quality grades by outcome group.",
         "Counts of photographs and shares of the group.",
-        ("Outcome", "Group", "Photographs", *grades),
-        cells,
-        numeric=range(2, 3 + len(grades)),
+        ("Outcome", "Group", "Photographs", *found.grades),
+        found.cells,
+        numeric=range(2, 3 + len(found.grades)),
     )
     return figure + listed
 

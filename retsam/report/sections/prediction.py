@@ -45,7 +45,8 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
         "discrimination",
         "auc",
         "Cross-validated AUC.",
-        "Folds are grouped by subject. The last column is the gain over the covariates alone. A line at 0.5 is chance.",
+        "Folds are grouped by subject; each biomarker alone, then with the covariates. Gain is the difference from the covariates alone. "
+        "The line at 0.5 is chance.",
         {"rows": packed(table, names), "meta": meta(study, extra="gain (CI)")},
         static="discrimination",
     )
@@ -103,7 +104,7 @@ def _predictors(row: pd.Series, several_sets: bool) -> str:
     names = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
     text = names.get(row["predictors"], str(row["predictors"]))
     if isinstance(row.get("biomarker"), str):
-        text = {"biomarker": row["biomarker"], "covariates+biomarker": f"covariates + {row['biomarker']}"}.get(row["predictors"], text)
+        text = {"biomarker": row["biomarker"], "covariates+biomarker": "\u2026 with the covariates"}.get(row["predictors"], text)
     return f"{text} [{row['covariate_set']}]" if several_sets and isinstance(row.get("covariate_set"), str) else text
 
 
@@ -148,17 +149,20 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
     table["warning"] = table["warning"].map(lambda v: str(v).lower() == "true") if "warning" in table else False
     table["label"] = table["predictors"].map(reader) + np.where(table["warning"], " (warning)", "")
     table["detail"] = ["columns: " + str(c) for c in table["columns"]] if "columns" in table else ""
+    # A check whose columns the study lacks has nothing to draw.
+    lacking = table["note"].astype("string").eq("no_columns").fillna(False) if "note" in table else table["warning"] & False
+    unchecked = (
+        f" Not checked, because the study has no such columns: {', '.join(map(reader, table.loc[lacking, 'predictors'].unique()))}."
+        if lacking.any()
+        else ""
+    )
+    table = table[~lacking]
     warned = table[table["warning"]]
     for outcome, part in warned.groupby("outcome"):
-        study.problems.append(
-            Problem(
-                "warning",
-                f"The camera alone predicts {outcome} (AUC up to {part['auc'].max():.2f} from "
-                f"{', '.join(part['predictors'].map(reader))}): its associations may be those of cameras, not of eyes.",
-            )
-        )
+        study.problems.append(Problem("warning", _warning(str(outcome), part, table[table["outcome"] == outcome])))
     text = paragraph(
-        "If image size, source or quality alone predict a label, an association may be one of cameras and not of eyes. ",
+        "If image size or source alone predict a label, an association may be one of cameras and not of eyes. Quality (sharpness, "
+        "contrast, light) comes from the camera, but also from the eye: a cataract or an atrophic fundus changes it. ",
         tag("b", f"{len(warned)} of {len(table)} checks warn." if len(warned) else f"None of the {len(table)} checks warns."),
     )
     names = {
@@ -178,9 +182,26 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
         "camera",
         "auc",
         "How well the camera alone predicts each outcome.",
-        f"Cross-validated AUC with {level(study)} % confidence interval. 0.5 is what an honest data set gives; triangles mark warnings.",
+        f"Cross-validated AUC with {level(study)} % confidence interval. At 0.5 the camera says nothing of the outcome; triangles mark "
+        f"warnings.{unchecked}",
         {"rows": packed(table, names), "meta": meta(study)},
         static="camera",
+    )
+
+
+def _warning(outcome: str, warned: pd.DataFrame, checks: pd.DataFrame) -> str:
+    """What the checks of an outcome say: cameras, or a quality that may follow the disease itself."""
+    auc, names = f"AUC up to {warned['auc'].max():.2f}", warned["predictors"].tolist()
+    if "quality" not in names or {"image_size", "source"} & set(names):
+        return (
+            f"The camera alone predicts {outcome} ({auc} from {', '.join(map(reader, names))}): its associations may be those of "
+            "cameras, not of eyes."
+        )
+    others = checks[checks["predictors"].isin(["image_size", "source"]) & checks["auc"].notna()]
+    calm = "".join(f"; {reader(r.predictors)} {r.auc:.2f}" for r in others.itertuples())
+    return (
+        f"Image quality alone predicts {outcome} ({auc}{calm}): these eyes photograph differently, because of their cameras or of the "
+        "disease itself. Compare the estimates that are adjusted for quality."
     )
 
 
@@ -189,6 +210,14 @@ def _circularity(study: Study, page: Page, minimum: int) -> Markup:
     if table is None:
         return not_shown("Circularity", study.why_absent("circularity"))
     flags = table["circular"].map(lambda v: str(v).lower() == "true")
+    apart = table["note"].eq("learned_from_subjects_left_out") if "note" in table else flags & False
+    if apart.any() and not flags.any():
+        taught, heads = table.loc[apart, "n_overlap"].max(), sorted({h for own in table.loc[apart, "heads"].dropna() for h in own.split(";")})
+        return paragraph(
+            tag("b", "Circularity. "),
+            f"Heads of the model learned from words about {show_count(taught, minimum)} of the analysed subjects. For the {int(apart.sum())} "
+            f"biomarkers that need such a head ({', '.join(heads)}), these subjects are left out of every estimate; all others keep them.",
+        )
     if not flags.any():
         return paragraph(
             tag("b", "Circularity. "), f"No biomarker's head learned from labels of analysed subjects ({len(table)} biomarkers checked)."

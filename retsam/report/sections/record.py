@@ -12,7 +12,7 @@ from markupsafe import Markup
 from retsam._version import __version__
 from retsam.report import strobe
 from retsam.report.disclosure import show_count
-from retsam.report.flow import flow_table, shared_steps
+from retsam.report.flow import flow_table, shared_steps, stage_row
 from retsam.report.heads import Head
 from retsam.report.html import count, estimate_text, join, listing, p_text, paragraph, q_text, table_html, tag
 from retsam.report.methods import package_versions, sentences
@@ -31,8 +31,9 @@ def summary(study: Study, minimum: int) -> Section:
         facts = [
             ("photographs", count(first["n_images"])),
             ("subjects", count(first["n_subjects"])),
-            ("measured", count(last["n_images"])),
-            ("biomarkers", count(len(study.biomarker_names))),
+            ("photographs measured", count(stage_row(flow, "measured")["n_images"])),
+            ("photographs eligible", count(last["n_images"])),
+            (f"of {count(len(study.biomarker_names))} biomarkers have values", count(study.measured_biomarkers)),
         ]
         parts.append(tag("dl", join(tag("div", tag("dt", k) + tag("dd", v)) for k, v in facts), class_="facts"))
     lines = [_outcome_line(study, row, minimum) for row in summary_counts(study, minimum)]
@@ -83,46 +84,47 @@ def _number(value: Any) -> float:
 def heads_section(page: Page, heads: list[Head], known: bool) -> Section:
     """Status of every head."""
     title = "Status of the segmentation heads"
-    words = {"supervised": "supervised", "weak": "weak", "not_available": "not available"}
+    there = [h for h in heads if h.status != "not_available"]
+    absent = [reader(h.target) for h in heads if h.status == "not_available"]
     rows = [
         (
             reader(h.target),
             h.category,
-            tag("span", words.get(h.status, h.status), class_=f"status {h.status}"),
+            tag("span", h.status, class_=f"status {h.status}"),
             ", ".join(h.trained_on) or "\u2013",
-            "; ".join(h.scores) or ("not scored" if h.status != "not_available" else ""),
+            listing(lines) if (lines := h.lines()) else "not scored",
         )
-        for h in sorted(heads, key=lambda h: h.status == "not_available")
+        for h in there
     ]
-    frame = pd.DataFrame(
+    page.files["heads"] = pd.DataFrame(
         [
-            {
-                "target": h.target,
-                "category": h.category,
-                "task": h.task,
-                "status": h.status,
-                "trained_on": "; ".join(h.trained_on),
-                "scores": "; ".join(h.scores),
-            }
+            {"target": h.target, "category": h.category, "task": h.task, "status": h.status, "trained_on": "; ".join(h.trained_on)}
             for h in heads
         ]
+    )
+    columns = ("target", "status", "dataset", "metric", "value", "ci_low", "ci_high", "n")
+    page.files["head_scores"] = pd.DataFrame(
+        [(h.target, h.status, s.dataset, s.metric, s.value, s.ci_low, s.ci_high, s.n) for h in heads for s in h.scores], columns=columns
     )
     n = pd.Series([h.status for h in heads]).value_counts()
     text = paragraph(
         f"{n.get('supervised', 0)} targets were learned from pixel masks (supervised), {n.get('weak', 0)} from image-level labels or "
         f"synthetic masks (weak), and {n.get('not_available', 0)} are in the taxonomy "
-        "but not in these weights (not available): nothing is known of them here, which is not the same as none being there.",
+        "but not in these weights (not available): nothing is known of them here, which is not the same as none being there. "
+        "Estimates that rest on a weak head are marked \u2021 in the tables of associations.",
         "" if known else " The study has no readable mask store, so the status is that of the model card.",
     )
     table = page.table(
         "heads",
         "Heads and their scores.",
-        "Scores are those of the model card, with the data they were measured on; on another camera they may be lower.",
+        "Means over photographs with 95 % confidence intervals, from the model card, with the data they were measured on; on "
+        "another camera they may be lower. All metrics: tables/report/head_scores.csv.",
         ("Target", "Category", "Status", "Trained on", "Scores"),
         rows,
-        frame=frame,
+        frame=page.files["heads"],
     )
-    return Section("heads", title, text + table)
+    missing = paragraph(tag("b", "Not available: "), ", ".join(absent), ".") if absent else ""
+    return Section("heads", title, join([text, table, missing]))
 
 
 def methods_section(study: Study, attributes: Mapping[str, Any]) -> Section:
