@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from retsam.association import associate
 from retsam.association.analysis import Known, analyse
+from retsam.association.circularity import learned_photographs
 from retsam.association.cli import meta
 from retsam.association.config import AssociationConfig
 from retsam.association.dictionary import COLUMNS, TABLES
@@ -259,7 +260,7 @@ def test_circular_biomarkers_are_marked_and_repeated_without_those_subjects(tabl
     cohort, quality, biomarkers = tables
     taught = cohort["image_id"].iloc[20:120]
     pd.DataFrame({"head": "hemorrhage", "image_id": taught}).to_csv(tmp_path / "labels.csv", index=False)
-    settings = {"table": str(tmp_path / "labels.csv")}
+    settings = {"table": str(tmp_path / "labels.csv"), "use": "mark"}
     quick = {"top": 3, "measurement_error": False, "discrimination": False, "replication": None, "shape": False}
     marked = analyse(plan(circularity=settings, robustness=quick), cohort, quality, biomarkers, dictionary=DICTIONARY)
     table = marked.associations.set_index(["biomarker", "covariate_set"])
@@ -273,6 +274,25 @@ def test_circular_biomarkers_are_marked_and_repeated_without_those_subjects(tabl
     out = analyse(plan(circularity={**settings, "use": "exclude"}), cohort, quality, biomarkers, dictionary=DICTIONARY, further=False)
     assert "label_used_in_training" in out.tables["flow"].set_index("stage").loc["eligible", "reasons"]
     assert not out.associations["circular"].any()
+
+
+def test_subjects_that_taught_a_head_are_left_out_of_its_biomarkers_only(tables, tmp_path):
+    cohort, quality, biomarkers = tables
+    quality = quality.assign(content_hash=[f"{i:032x}" for i in range(len(quality))])
+    own = quality["image_id"].isin(cohort["image_id"].iloc[20:120])
+    pd.DataFrame({"content_hash": quality.loc[own, "content_hash"], "heads": "hemorrhage;drusen"}).to_csv(
+        tmp_path / "w.learned.csv", index=False
+    )
+    learned = learned_photographs(tmp_path / "w.safetensors")
+    alone = analyse(plan(), cohort, quality, biomarkers, dictionary=DICTIONARY, further=False)
+    apart = analyse(plan(), cohort, quality, biomarkers, dictionary=DICTIONARY, further=False, learned=learned)
+    before, after = (x.associations.set_index(["biomarker", "covariate_set"]) for x in (alone, apart))
+    assert after.loc[("lesion_count", "crude"), "n"] < before.loc[("lesion_count", "crude"), "n"]
+    assert not apart.associations["circular"].any()
+    pd.testing.assert_series_equal(after.loc[("b1", "crude"), ["n", "estimate", "p"]], before.loc[("b1", "crude"), ["n", "estimate", "p"]])
+    circles = apart.tables["circularity"].set_index("biomarker")
+    assert circles.loc["lesion_count", "note"] == "learned_from_subjects_left_out" and circles.loc["lesion_count", "n_overlap"] > 0
+    assert learned_photographs(tmp_path / "other.safetensors") is None
 
 
 def test_threads_and_order_of_rows_do_not_change_the_answer(tables):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from retsam.association.circularity import circularity, training_subjects
+from retsam.association.circularity import circularity, training_subjects, without_learned
 from retsam.association.config import AssociationConfig
 from retsam.association.describe import agreement, correlations, description, distributions, missingness, quality_by_outcome, table1
 from retsam.association.design import select_biomarkers
@@ -119,6 +119,7 @@ def analyse(
     dictionary: Mapping[str, Known] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     further: bool = True,
+    learned: pd.DataFrame | None = None,
 ) -> Analysis:
     """Carry out the whole plan.
 
@@ -135,6 +136,8 @@ def analyse(
         Called with a stage's name, the number of steps done and their total.
     further : bool
         Also describe the sample and run the further analyses; off, the result has the main table and the flow only.
+    learned : DataFrame, optional
+        Photographs whose labels taught segmentation heads (:func:`retsam.association.circularity.learned_photographs`).
 
     Returns
     -------
@@ -152,7 +155,11 @@ def analyse(
     names, faults = select_biomarkers(available, families, config.exposures)
     if faults:
         raise PlanError(faults)
-    trained = training_subjects(config.circularity, cohort)
+    needs = {b: known[b].needs for b in names if b in known and known[b].needs is not None}
+    trained = training_subjects(config.circularity, cohort, quality, learned)
+    held_out = config.circularity.use == "hold_out"
+    if trained and held_out:
+        biomarkers = without_learned(biomarkers, cohort, needs, trained)
     taught = frozenset().union(*trained.values()) if trained and config.circularity.use == "exclude" else frozenset()
     sample = build_sample(config, cohort, quality, biomarkers, names, taught)
     problems = Problems(sample, config)
@@ -160,8 +167,7 @@ def analyse(
     columns = np.column_stack([e.values for e in exposures]) if exposures else np.empty((len(sample.frame), 0))
     rho, shared = spearman_matrix(columns)
     labels = [e.name for e in exposures]
-    needs = {b: known[b].needs for b in names if b in known and known[b].needs is not None}
-    circles, untrained = circularity(sample, needs, trained)
+    circles, untrained = circularity(sample, needs, trained, held_out)
     circular = set(circles.loc[circles["circular"].astype(bool), "biomarker"]) if len(circles) else set()
 
     table = correct(_main_table(config, problems, exposures, progress), config, pd.DataFrame(rho, index=labels, columns=labels))

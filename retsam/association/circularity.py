@@ -13,7 +13,35 @@ from retsam.association.outcomes import text_of
 from retsam.association.sample import PlanError, Sample
 
 
-def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, set[str]]:
+def learned_photographs(weights: Path) -> pd.DataFrame | None:
+    """List beside a weights file of the photographs whose labels its heads learned from; None where it has none.
+
+    Parameters
+    ----------
+    weights : Path
+        ``.safetensors``; the list is ``<stem>.learned.csv`` with ``content_hash`` and ``heads`` (joined by ``;``).
+
+    Returns
+    -------
+    DataFrame or None
+
+    Raises
+    ------
+    PlanError
+        If the list lacks its columns.
+    """
+    path = Path(weights).with_suffix(".learned.csv")
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path, dtype=str)
+    if not {"content_hash", "heads"} <= set(table.columns):
+        raise PlanError([f"{path}: expected the columns content_hash and heads, found {', '.join(table.columns)}"])
+    return table
+
+
+def training_subjects(
+    config: Circularity, cohort: pd.DataFrame, quality: pd.DataFrame | None = None, learned: pd.DataFrame | None = None
+) -> dict[str, set[str]]:
     """Subjects of the cohort whose labels each head learned from.
 
     Parameters
@@ -23,6 +51,10 @@ def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, se
         ``training_images`` or ``training_subjects``.
     cohort : DataFrame
         With ``image_id`` and ``subject``.
+    quality : DataFrame, optional
+        With ``image_id`` and ``content_hash``, by which photographs are recognised whatever they are named here.
+    learned : DataFrame, optional
+        From :func:`learned_photographs`.
 
     Returns
     -------
@@ -56,6 +88,9 @@ def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, se
         for head, entry in (card.get("heads") or {}).items():
             for key, kind in (("training_images", "image_id"), ("training_subjects", "subject")):
                 pairs += [(head, kind, text_of(v)) for v in (entry or {}).get(key, ())]
+    if learned is not None and quality is not None and "content_hash" in quality:
+        seen = quality[["image_id", "content_hash"]].merge(learned, on="content_hash")
+        pairs += [(h, "image_id", text_of(i)) for i, heads in zip(seen["image_id"], seen["heads"], strict=True) for h in heads.split(";")]
     subject_of = {text_of(i): text_of(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
     here = set(subject_of.values())
     out: dict[str, set[str]] = {}
@@ -66,7 +101,51 @@ def training_subjects(config: Circularity, cohort: pd.DataFrame) -> dict[str, se
     return out
 
 
-def circularity(sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict[str, set[str]]) -> tuple[pd.DataFrame, np.ndarray]:
+HELD_OUT = "head_learned_from_subject"
+"""Reason of a value that is left out because its head learned from the subject's labels."""
+
+
+def _taught(needs: tuple[str, ...], trained: dict[str, set[str]]) -> tuple[list[str], set[str]]:
+    heads = sorted({h for need in needs for h in need.split("|")})
+    return heads, set().union(*(trained.get(h, set()) for h in heads)) if heads else set()
+
+
+def without_learned(
+    biomarkers: pd.DataFrame, cohort: pd.DataFrame, needs: dict[str, tuple[str, ...]], trained: dict[str, set[str]]
+) -> pd.DataFrame:
+    """Biomarkers with the values of those subjects left out whose labels taught a head that the biomarker needs.
+
+    Parameters
+    ----------
+    biomarkers, cohort : DataFrame
+        As in ``docs/contracts.md``.
+    needs, trained : dict
+        As in :func:`circularity`.
+
+    Returns
+    -------
+    DataFrame
+        A copy; the values are null with the reason :data:`HELD_OUT`. All other columns and rows stay.
+    """
+    subject_of = {text_of(i): text_of(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
+    subjects = pd.Series([subject_of.get(text_of(i)) for i in biomarkers["image_id"]], index=biomarkers.index)
+    changed: dict[str, pd.Series] = {}
+    rows_of: dict[frozenset[str], pd.Series] = {}
+    for name, own in needs.items():
+        taught = frozenset(_taught(own, trained)[1])
+        if not taught:
+            continue
+        if taught not in rows_of:
+            rows_of[taught] = subjects.isin(taught)
+        out = rows_of[taught] & biomarkers[name].notna()
+        changed[name] = biomarkers[name].mask(out)
+        changed[f"{name}__reason"] = biomarkers[f"{name}__reason"].astype(object).mask(out, HELD_OUT)
+    return biomarkers.assign(**changed)
+
+
+def circularity(
+    sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict[str, set[str]], held_out: bool = False
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Which biomarkers rest on heads that learned from analysed subjects.
 
     Parameters
@@ -76,6 +155,8 @@ def circularity(sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict
         Heads that each biomarker needs (``"artery|vessel"`` for alternatives); unknown biomarkers are left out.
     trained : dict of str to set of str
         From :func:`training_subjects`.
+    held_out : bool
+        Whether the values of those subjects were left out (:func:`without_learned`), so that no estimate is circular.
 
     Returns
     -------
@@ -93,8 +174,7 @@ def circularity(sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict
                 {"biomarker": name, "heads": None, "n_analysed_subjects": len(analysed), "circular": False, "note": "heads_unknown"}
             )
             continue
-        heads = sorted({h for need in needs[name] for h in need.split("|")})
-        taught = set().union(*(trained.get(h, set()) for h in heads)) if heads else set()
+        heads, taught = _taught(needs[name], trained)
         overlap = len(taught & analysed)
         rows.append(
             {
@@ -104,8 +184,8 @@ def circularity(sample: Sample, needs: dict[str, tuple[str, ...]], trained: dict
                 "n_analysed_subjects": len(analysed),
                 "n_overlap": overlap,
                 "share": overlap / len(analysed) if analysed else np.nan,
-                "circular": overlap > 0,
-                "note": None,
+                "circular": overlap > 0 and not held_out,
+                "note": "learned_from_subjects_left_out" if overlap and held_out else None,
             }
         )
     everyone = set().union(*trained.values()) if trained else set()

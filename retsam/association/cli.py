@@ -30,9 +30,11 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
     from tqdm import tqdm
 
     from retsam.association.analysis import analyse
+    from retsam.association.circularity import learned_photographs
     from retsam.association.sample import PlanError
     from retsam.association.tables import write_analysis
     from retsam.config import load_config
+    from retsam.provenance import weights_file
 
     study = load_config(config_path)
     plan = study.association
@@ -52,7 +54,8 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
 
     try:
         tables = [pd.read_parquet(p) for p in (cohort_path, quality_path, biomarkers_path)]
-        analysis = analyse(plan, *tables, seed=study.seed, progress=progress)
+        learned = learned_photographs(weights_file(study.segmentation))
+        analysis = analyse(plan, *tables, seed=study.seed, progress=progress, learned=learned)
     except PlanError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -199,10 +199,11 @@ class Circularity(_Section):
         None, description="Table (.csv or .parquet) with columns `head` and `image_id` or `subject`: whose labels each head learned from."
     )
     model_card: str | None = Field(None, description="Model card (.json) whose `training` part names subjects or data sets per head.")
-    use: Literal["mark", "exclude"] = Field(
-        "mark",
-        description="`mark`: flag the estimates and repeat them on other subjects (sensitivity table). `exclude`: leave those "
-        "subjects out at once.",
+    use: Literal["hold_out", "mark", "exclude"] = Field(
+        "hold_out",
+        description="`hold_out`: leave those subjects out of the estimates of biomarkers that need the head, and of no others. `mark`: "
+        "flag the estimates and repeat them on other subjects (sensitivity table). `exclude`: leave those subjects out of everything. "
+        "The list of photographs beside the study's weights (`<weights>.learned.csv`) is always heeded.",
     )
 
 

@@ -212,11 +212,11 @@ def _circularity(study: Study, page: Page, minimum: int) -> Markup:
     flags = table["circular"].map(lambda v: str(v).lower() == "true")
     apart = table["note"].eq("learned_from_subjects_left_out") if "note" in table else flags & False
     if apart.any() and not flags.any():
-        taught, heads = table.loc[apart, "n_overlap"].max(), sorted({h for own in table.loc[apart, "heads"].dropna() for h in own.split(";")})
+        taught = show_count(table.loc[apart, "n_overlap"].max(), minimum)
         return paragraph(
             tag("b", "Circularity. "),
-            f"Heads of the model learned from words about {show_count(taught, minimum)} of the analysed subjects. For the {int(apart.sum())} "
-            f"biomarkers that need such a head ({', '.join(heads)}), these subjects are left out of every estimate; all others keep them.",
+            f"Heads of the model learned from labels of {taught} of the analysed subjects. They are left out of every estimate of "
+            f"the {int(apart.sum())} biomarkers that need such a head (column note of circularity.csv); all other estimates keep them.",
         )
     if not flags.any():
         return paragraph(

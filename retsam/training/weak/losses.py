@@ -13,58 +13,72 @@ from retsam.training.weak.features import ZONE_BITS
 _FEWEST = 40
 
 
-def word_loss(logits: Tensor, zone: Tensor, fov: Tensor, present: float, word: Word) -> Tensor:
-    """Loss of one photograph and word.
+def present_loss(logits: Tensor, zone: Tensor, fov: Tensor, word: Word) -> Tensor | None:
+    """Loss of one photograph that carries a word.
 
-    Where the word is present, the likeliest ``least`` of the zone's cells are lesion and those past the likeliest ``most`` are not (the
-    instances of Andrews et al. 2003, with a known range of their share); where it is absent, no cell is, the likeliest ones counting most.
+    The likeliest ``least`` of the zone's cells are lesion and those past the likeliest ``most`` are not: multiple-instance learning
+    (Andrews et al. 2003) with a known range of the instances' share.
 
     Parameters
     ----------
-    logits : Tensor, [targets, h, w]
-        Of the word's targets; a cell shows the word if any of them is there.
+    logits : Tensor, [h, w]
+        Largest of the word's targets.
     zone, fov : Tensor of bool, [h, w]
-    present : float
-        1 or 0.
     word : Word
 
     Returns
     -------
-    Tensor
-        Zero where the zone is too small.
+    Tensor or None
+        None where the zone is too small.
     """
-    any_of = logits.amax(0)
-    inside = any_of[zone]
+    inside = logits[zone]
     count = inside.numel()
     if count < _FEWEST:
-        return logits.sum() * 0
+        return None
     order = inside.sort(descending=True).values
     top, rest = max(1, round(word.least * count)), max(1, round(word.most * count))
-    if present:
-        loss = F.softplus(-order[:top]).mean() + 0.5 * F.softplus(order[rest:]).mean()
-        return loss + F.softplus(any_of[fov & ~zone]).mean() if word.zone == "rim" else loss
-    return F.softplus(order[:top]).mean() + F.softplus(logits[:, fov]).mean()
+    loss = F.softplus(-order[:top]).mean() + 0.5 * F.softplus(order[rest:]).mean()
+    return loss + F.softplus(logits[fov & ~zone]).mean() if word.zone == "rim" else loss
 
 
-def painted_loss(logits: Tensor, mask: Tensor, fov: Tensor, channel: int) -> Tensor:
+def absent_loss(logits: Tensor, dense: Tensor, zones: Tensor, word: Word) -> Tensor:
+    """Mean loss of photographs without a word: no cell is lesion, the likeliest ones of the zone counting as much as all others.
+
+    Parameters
+    ----------
+    logits : Tensor, [B, h, w]
+        Largest of the word's targets.
+    dense : Tensor, [B]
+        Mean loss over all cells and targets.
+    zones : Tensor of bool, [B, h, w]
+    word : Word
+    """
+    top = max(1, round(word.least * float(zones.flatten(1).sum(1).float().mean())))
+    hardest = logits.masked_fill(~zones, -20.0).flatten(1).topk(top, 1).values
+    return (F.softplus(hardest).mean(1) + dense).mean()
+
+
+def painted_loss(logits: Tensor, dense: Tensor, mask: Tensor, fov: Tensor, channel: int) -> Tensor:
     """Loss of one painted photograph: cross-entropy and Dice of the painted target; no other target is there.
 
     Parameters
     ----------
-    logits : Tensor, [targets, h, w]
+    logits : Tensor, [h, w]
+        Of the painted target.
+    dense : Tensor, [targets]
+        Mean loss of each target if none of it is there.
     mask : Tensor, [h, w]
         Share of each cell that is painted.
     fov : Tensor of bool, [h, w]
     channel : int
         Of the painted target.
     """
-    z, truth = logits[channel][fov], mask[fov]
+    z, truth = logits[fov], mask[fov]
     probability = torch.sigmoid(z)
     weight = 1 + 4 * truth
     cross = (F.binary_cross_entropy_with_logits(z, truth, reduction="none") * weight).sum() / weight.sum()
     dice = 1 - (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
-    others = [i for i in range(len(logits)) if i != channel]
-    return 2 * cross + dice + 0.3 * F.softplus(logits[others][:, fov]).mean() * len(others)
+    return 2 * cross + dice + 0.3 * (dense.sum() - dense[channel])
 
 
 def batch_loss(
@@ -78,23 +92,28 @@ def batch_loss(
     zones : Tensor of uint8, [B, h, w]
     masks : Tensor, [B, h, w]
     words : Tensor, [B, words]
-        1, 0 or NaN.
+        1, 0 or NaN; NaN for painted photographs.
     channels : list of int or None
         Painted target of each photograph.
     names : dict of str to (Word, list of int)
         Each word, in the order of ``words``, and the channels of its targets.
     """
     fov = (zones & ZONE_BITS["fov"]) > 0
+    inside = fov[:, None].to(logits.dtype)
+    dense = (F.softplus(logits) * inside).sum((2, 3)) / inside.sum((2, 3)).clamp_min(1)
     terms: dict[str, list[Tensor]] = {}
     for row, channel in enumerate(channels):
-        if channel is not None:
-            if fov[row].any():
-                terms.setdefault("painted", []).append(painted_loss(logits[row], masks[row], fov[row], channel))
-            continue
-        for column, (name, (word, own)) in enumerate(names.items()):
-            present = float(words[row, column])
-            if present == present:  # known
-                zone = (zones[row] & ZONE_BITS[word.zone]) > 0
-                kind = f"{name}.{'present' if present else 'absent'}"
-                terms.setdefault(kind, []).append(word.weight * word_loss(logits[row, own], zone, fov[row], present, word))
+        if channel is not None and fov[row].any():
+            terms.setdefault("painted", []).append(painted_loss(logits[row, channel], dense[row], masks[row], fov[row], channel))
+    for column, (name, (word, own)) in enumerate(names.items()):
+        any_of = logits[:, own].amax(1)
+        zone = (zones & ZONE_BITS[word.zone]) > 0
+        for row in torch.nonzero(words[:, column] == 1).flatten().tolist():
+            loss = present_loss(any_of[row], zone[row], fov[row], word)
+            if loss is not None:
+                terms.setdefault(f"{name}.present", []).append(word.weight * loss)
+        absent = words[:, column] == 0
+        if absent.any():
+            loss = absent_loss(any_of[absent], dense[absent][:, own].sum(1), zone[absent], word)
+            terms[f"{name}.absent"] = [word.weight * loss]
     return {name: torch.stack(values).mean() for name, values in terms.items()}
