@@ -33,6 +33,10 @@ ROI_SIDE, ROI_DISC = 384, 160
 """Side of the disc's refinement crop and diameter of the disc in it, px."""
 _SMALL_SIDE, _SMALL_SCALE = 768, 0.505
 # A photograph that the canonical frame enlarges twofold holds no more detail there than at 768 px, which takes half the time.
+LARGE_SIDE, LARGE_SCALE = 1536, 1.3
+"""Side of the frame in which vessels and lesions of large photographs are segmented, px, and from how many native px a canonical px on.
+
+Thin vessels and microaneurysms of such photographs are lost at 1,024 px. The answer is kept in the canonical frame."""
 HEAT_STRIDE = 4
 # The fovea's confidence is the heatmap's mass within half a disc diameter of the peak: 9 cells of a 512 px frame.
 _FOVEA_CELLS = 9
@@ -244,8 +248,14 @@ class Segmenter:
         return predictions
 
     def _fine(self, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray) -> dict[str, torch.Tensor]:
-        """Vessels and lesions, in the canonical frame; computed in a smaller one where every photograph of the batch is small."""
+        """Vessels and lesions, in the canonical frame; computed in a smaller one where every photograph of the batch is small, in a
+        larger one where every one is large."""
         tasks = [task for task in ("vessels", "lesions_dr") if task in self.tasks]
+        if all(item.large is not None for item in inputs):
+            large = np.stack([item.large for item in inputs])
+            inside = np.stack([cv2.resize(x.view(np.uint8), large.shape[1:3], interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
+            out = self._run("fine", large, inside, tasks, LARGE_SIDE // 128)
+            return {task: F.interpolate(x, size=rgb.shape[1:3], mode="bilinear", antialias=True) for task, x in out.items()}
         if any(item.frame.scale > _SMALL_SCALE for item in inputs):
             return self._run("fine", rgb, fov, tasks, 8)
         size = (_SMALL_SIDE, _SMALL_SIDE)
@@ -305,18 +315,21 @@ class Segmenter:
 
 @dataclass
 class PreparedImage:
-    """A photograph in its canonical frame: ``rgb`` uint8 and ``fov`` bool, both of side :data:`FRAME_SIDE`."""
+    """A photograph in its canonical frame: ``rgb`` uint8 and ``fov`` bool, both of side :data:`FRAME_SIDE`; of a large one also ``large``,
+    uint8 of side :data:`LARGE_SIDE`."""
 
     rgb: np.ndarray
     fov: np.ndarray
     frame: Frame
+    large: np.ndarray | None = None
 
 
 def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
     """Find the field of view where it is not given, and resample the photograph into its frame."""
     fov = fov or detect_field_of_view(image)
     frame = Frame.from_field_of_view(fov, FRAME_SIDE)
-    return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame)
+    large = Frame.from_field_of_view(fov, LARGE_SIDE).warp(image) if frame.scale >= LARGE_SCALE else None
+    return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame, large)
 
 
 def locate_fovea(heat: torch.Tensor, least: float = 0.2) -> tuple[tuple[float, float] | None, float]:

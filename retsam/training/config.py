@@ -26,6 +26,12 @@ class TaskConfig(BaseModel):
     scale: tuple[float, float] = Field((0.7, 1.5), description="Range of the random magnification.")
     rotation: float = Field(180.0, description="Largest random rotation, degrees.")
     roi: float = Field(0.0, ge=0, le=1, description="Share of the crops centred on the disc at the scale of the refinement pass.")
+    large: float = Field(
+        0.0, ge=0, lt=1, description="Share of the task's steps on photographs with more detail than `frame`, in the frame for large ones."
+    )
+    degrade: float = Field(
+        1.0, ge=0, le=1, description="Factor on how often crops are blurred, enlarged from a small copy, made noisy or recompressed."
+    )
 
 
 class TrainConfig(BaseModel):

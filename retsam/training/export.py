@@ -13,17 +13,16 @@ from tqdm import tqdm
 
 from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.thresholds import best_dice
-from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
-from retsam.segmentation.predict import FRAME_SIDE, PreparedImage, Segmenter
+from retsam.segmentation.predict import FRAME_SIDE, Segmenter, prepare
 from retsam.segmentation.targets import TASKS
 from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
-from retsam.training.frames import load_frames, read_manifest, warp_bits
-from retsam.training.sampler import TaskSampler
+from retsam.training.frames import read_manifest, warp_bits
+from retsam.training.trainer import task_samplers
 
 LICENCES = {
     "drive": "research use",
@@ -98,11 +97,9 @@ def _predict_with_label(config: TrainConfig, segmenter: Segmenter, row: dict, ta
     bgr = cv2.imread(str(config.root / row["image"]), cv2.IMREAD_COLOR)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
     fov = detect_field_of_view(rgb)
-    frame = Frame.from_field_of_view(fov, FRAME_SIDE)
-    inside = fov.mask()
+    prepared = prepare(rgb, fov)
     label = lab.LABELS[task](row, config.root, rgb.shape[:2])
-    label = warp_bits(np.where(inside, label | lab.FOV_BIT, 0).astype(np.uint8), frame)
-    prepared = PreparedImage(frame.warp(rgb), frame.warp(inside, nearest=True), frame)
+    label = warp_bits(np.where(fov.mask(), label | lab.FOV_BIT, 0).astype(np.uint8), prepared.frame)
     return segmenter.predict_prepared([prepared])[0], label
 
 
@@ -142,7 +139,7 @@ def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40
         ``views.<view>.<module>.running_mean`` and ``running_var``.
     """
     rng, out = np.random.default_rng(config.seed), {}
-    samplers = {task: TaskSampler(task, load_frames(config, task, False), settings) for task, settings in config.tasks.items()}
+    samplers, _ = task_samplers(config, False)
     norms = model.view_norms()
     for view, tasks in VIEWS.items():
         for module in norms.values():
@@ -150,12 +147,12 @@ def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40
             module.momentum = None  # cumulative mean
         model.train()
         for _ in range(batches):
-            for task in [task for task in tasks if task in samplers]:
+            for task in [task for task in samplers if task.removesuffix(".large") in tasks]:
                 batch = samplers[task].batch(rng, view == "roi" if task == "optic_nerve" else None)
                 rgb = torch.from_numpy(batch.rgb).permute(0, 3, 1, 2).float() / 255
                 fov = ((torch.from_numpy(batch.label) & lab.FOV_BIT) > 0).float().unsqueeze(1)
                 with torch.autocast("cpu", torch.bfloat16):
-                    model(rgb.contiguous(memory_format=torch.channels_last), fov, [task], batch.pool)
+                    model(rgb.contiguous(memory_format=torch.channels_last), fov, [batch.task], batch.pool)
         for name, module in norms.items():
             if module.num_batches_tracked > 0:
                 out[f"views.{view}.{name}.running_mean"] = module.running_mean.clone()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
+from retsam.segmentation.predict import LARGE_SCALE, LARGE_SIDE
 from retsam.training import labels as lab
 from retsam.training.config import TaskConfig, TrainConfig
 
@@ -30,7 +31,8 @@ class Frames:
     label : ndarray of uint8, [N, side, side]
         Bits of the task, and :data:`retsam.training.labels.FOV_BIT`.
     table : DataFrame
-        One row a frame: dataset, image, group, weight, negative, point_x, point_y (fovea or disc centre, frame px).
+        One row a frame: dataset, image, group, weight, negative, point_x, point_y (fovea or disc centre, frame px), point_size (disc
+        diameter), scale (native px per frame px).
     """
 
     rgb: np.ndarray
@@ -89,11 +91,23 @@ def _frame(row, rgb: np.ndarray, side: int) -> tuple[Frame, np.ndarray]:
     return Frame.from_field_of_view(fov, side), fov.mask()
 
 
-def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames:
+def load_large_frames(config: TrainConfig, task: str, settings: TaskConfig, frames: Frames, progress: bool = True) -> Frames:
+    """The task's photographs that hold more detail than ``frames`` keeps, in the frame that prediction uses for such."""
+    wanted = frames.table.loc[frames.table["scale"] >= LARGE_SCALE, "image"]
+    if wanted.empty:
+        raise ValueError(f"task {task}: no photograph is {LARGE_SCALE} times as large as the frame, as `large` expects; set it to 0")
+    return load_frames(config, task, progress, settings.model_copy(update={"frame": LARGE_SIDE}), frozenset(wanted))
+
+
+def load_frames(
+    config: TrainConfig, task: str, progress: bool = True, settings: TaskConfig | None = None, images: frozenset[str] | None = None
+) -> Frames:
     """Frames of a task from the run's cache, building it where missing or made from another selection."""
-    settings = config.tasks[task]
+    settings = settings or config.tasks[task]
     rows = task_rows(read_manifest(config), task, settings, config.seed)
-    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 3]).encode()).hexdigest()[:12]
+    if images is not None:
+        rows = rows[rows["image"].isin(images)].reset_index(drop=True)
+    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 4]).encode()).hexdigest()[:12]
     folder = config.out / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{task}-{key}"
@@ -101,7 +115,7 @@ def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames
     if not stem.with_suffix(".csv").exists():
         rgb_map = np.lib.format.open_memmap(f"{stem}-rgb.npy", "w+", np.uint8, (count, side, side, 3))
         label_map = np.lib.format.open_memmap(f"{stem}-label.npy", "w+", np.uint8, (count, side, side))
-        points = []
+        points, scales = [], []
         for index, row in enumerate(tqdm(rows.to_dict("records"), desc=f"cache {task}", disable=not progress, mininterval=10)):
             path = config.root / row["image"]
             bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -119,6 +133,7 @@ def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames
             label = np.where(fov, label | lab.FOV_BIT, 0).astype(np.uint8)
             rgb_map[index] = frame.warp(rgb)
             label_map[index] = warp_bits(label, frame)
+            scales.append(frame.scale)
             if task == "macula":
                 points.append(frame.to_frame([row["fovea_x"], row["fovea_y"]]))
             elif task == "optic_nerve":
@@ -131,7 +146,7 @@ def load_frames(config: TrainConfig, task: str, progress: bool = True) -> Frames
         label_map.flush()
         points = np.array([list(p) + [np.nan] * (3 - len(p)) for p in points])
         table = rows[["dataset", "image", "group", "weight", "negative"]].assign(
-            point_x=points[:, 0], point_y=points[:, 1], point_size=points[:, 2]
+            point_x=points[:, 0], point_y=points[:, 1], point_size=points[:, 2], scale=scales
         )
         table.to_csv(stem.with_suffix(".csv"), index=False)
     table = pd.read_csv(stem.with_suffix(".csv"))

@@ -19,6 +19,8 @@ ROI_SIDE = 384
 """Side of the disc's refinement crop, px."""
 ROI_DISC = 160
 """Diameter of the disc in the refinement crop, px."""
+LARGE_CROP = 480
+"""Side of a crop in the frame for large photographs, px: a multiple of 32 and of the local contrast's reduction there."""
 HEAT_STRIDE = 4
 HEAT_SIGMA = 2.5  # cells of the heatmap
 
@@ -99,13 +101,13 @@ class TaskSampler:
         for index in rng.choice(len(p), settings.batch, p=p):
             matrix = self._matrix(rng, int(index), side, roi)
             rgb, label = augment.warp(self.frames.rgb[index], self.frames.label[index], matrix, side)
-            crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0))
+            crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0, settings.degrade))
             masks.append(label)
             if self.task == "macula":
                 row = self.frames.table.iloc[int(index)]
                 heats.append(_heatmap(matrix @ [row["point_x"], row["point_y"], 1.0], side))
         whole = self.task in ("optic_nerve", "macula") and not roi
-        pool = 4 if whole or frame_side <= FULL_SIDE else 8
+        pool = 4 if whole else max(4, frame_side // 128)
         return Batch(self.task, np.stack(crops), np.stack(masks), np.stack(heats) if heats else None, pool, self.loss_weight)
 
     def _matrix(self, rng: np.random.Generator, index: int, side: int, roi: bool) -> np.ndarray:

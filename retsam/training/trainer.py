@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from retsam.segmentation.network import DECODERS, RetinaNetwork
+from retsam.segmentation.predict import LARGE_SIDE
 from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import losses
 from retsam.training.config import TrainConfig
-from retsam.training.frames import load_frames
+from retsam.training.frames import load_frames, load_large_frames
 from retsam.training.pseudo import load_pseudo
-from retsam.training.sampler import Batch, BatchStream, TaskSampler
+from retsam.training.sampler import LARGE_CROP, Batch, BatchStream, TaskSampler
 
 _LOSSES = {"vessels": losses.vessel_loss, "optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
 
@@ -42,8 +43,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     if config.threads and device.type == "cpu":
         torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
-    samplers = {task: TaskSampler(task, load_frames(config, task, rank == 0), settings) for task, settings in config.tasks.items()}
-    shares = {task: settings.share for task, settings in config.tasks.items()}
+    samplers, shares = task_samplers(config, rank == 0)
     if config.pseudo_labels is not None and (config.pseudo_labels / "vessels.csv").exists() and "vessels" in config.tasks:
         samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
         shares["pseudo"] = config.pseudo_share * shares["vessels"]
@@ -91,6 +91,19 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     if rank == 0:
         _checkpoint(config, model, average, optimiser, step)
     return config.out / "weights.safetensors"
+
+
+def task_samplers(config: TrainConfig, progress: bool = True) -> tuple[dict[str, TaskSampler], dict[str, float]]:
+    """Sampler and share of the steps of every task, ``<task>.large`` apart where the task looks at large photographs closer."""
+    samplers, shares = {}, {}
+    for task, settings in config.tasks.items():
+        frames = load_frames(config, task, progress)
+        samplers[task], shares[task] = TaskSampler(task, frames, settings), settings.share * (1 - settings.large)
+        if settings.large:
+            closer = settings.model_copy(update={"frame": LARGE_SIDE, "crop": LARGE_CROP})
+            samplers[f"{task}.large"] = TaskSampler(task, load_large_frames(config, task, settings, frames, progress), closer)
+            shares[f"{task}.large"] = settings.share * settings.large
+    return samplers, shares
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
