@@ -30,7 +30,7 @@ SETTINGS = {
         "covariate_sets": SETS,
         "multiple": {"method": "bh", "alpha": 0.05, "family": "outcome"},
         "models": {"level": 0.95, "correlation": "exchangeable", "small_sample": "kauermann_carroll", "firth": True},
-        "exposures": {"standardise": True, "log1p_counts": True},
+        "exposures": {"standardise": True, "transform_by_kind": True},
         "unit": {"level": "eye"},
         "robustness": {"covariate_set": "age_sex"},
     },

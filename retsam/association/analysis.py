@@ -92,8 +92,8 @@ def correct(table: pd.DataFrame, config: AssociationConfig, correlation: pd.Data
     return table
 
 
-def finish(table: pd.DataFrame, circular: set[str]) -> pd.DataFrame:
-    """Add ratios and the mark of circularity, and drop notes on covariates that a subgroup fixes by definition."""
+def finish(table: pd.DataFrame, circular: set[str], held_out: set[str]) -> pd.DataFrame:
+    """Add ratios and the marks of circularity, and drop notes on covariates that a subgroup fixes by definition."""
     table = table.copy()
     ratio = table["outcome_type"].ne("continuous")
     for column, source in (("ratio", "estimate"), ("ratio_low", "ci_low"), ("ratio_high", "ci_high")):
@@ -102,10 +102,10 @@ def finish(table: pd.DataFrame, circular: set[str]) -> pd.DataFrame:
     base = table["biomarker"].str.removesuffix("__present")
     table["circular"] = base.isin(circular)
     notes = []
-    for note, subgroup, marked in zip(table["note"], table["subgroup"], table["circular"], strict=True):
+    for note, subgroup, marked, apart in zip(table["note"], table["subgroup"], table["circular"], base.isin(held_out), strict=True):
         own = f"covariate_dropped:{subgroup.split('=')[0]}"
         codes = [c for c in str(note).split(";") if c and not (subgroup != "all" and (c == own or c.startswith(f"{own}[")))]
-        notes.append(";".join([*codes, *(["used_by_head"] if marked else [])]))
+        notes.append(";".join([*codes, *(["used_by_head"] if marked else []), *(["learned_from_subjects_left_out"] if apart else [])]))
     table["note"] = [n or None for n in notes]
     return table
 
@@ -171,8 +171,9 @@ def analyse(
     circular = set(circles.loc[circles["circular"].astype(bool), "biomarker"]) if len(circles) else set()
 
     table = correct(_main_table(config, problems, exposures, progress), config, pd.DataFrame(rho, index=labels, columns=labels))
-    table = finish(table, circular)
-    record = plan_record(config, seed)
+    left_out = set(circles.loc[circles["note"].eq("learned_from_subjects_left_out"), "biomarker"]) if len(circles) else set()
+    table = finish(table, circular, left_out)
+    record = plan_record(config, seed, exposures)
     plan = record["sha256"][:12]
     analysis = Analysis(shaped(table, "associations", plan), plan=record, methods=methods_text(config, sample, exposures, seed))
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 _Cell = str | int | float | bool
 
-Transform = Literal["none", "log1p", "rank_inverse_normal"]
+Transform = Literal["none", "log1p", "log_relative", "rank_inverse_normal"]
 Multiplicity = Literal["bonferroni", "holm", "bh", "by", "meff"]
 
 
@@ -78,15 +78,17 @@ class Exposures(_Section):
     exclude: tuple[str, ...] = Field((), description="Biomarkers, or shell patterns such as `*_count`, that are left out.")
     standardise: bool = Field(True, description="Divide by the standard deviation within the analysed sample: estimates are per SD.")
     transform: Transform = Field(
-        "none", description="Transform of every biomarker before standardising, unless `transforms` says otherwise."
+        "none",
+        description="Transform of every biomarker before standardising, unless `transforms` or `transform_by_kind` says otherwise: "
+        "`log1p` is log(1 + x), `log_relative` is log(1 + x/m) with m the median of the values above zero.",
     )
     transforms: dict[str, Transform] = Field(
         default_factory=dict, description="Transform by biomarker name or shell pattern; the first that matches is taken."
     )
-    log1p_counts: bool = Field(
+    transform_by_kind: bool = Field(
         True,
-        description="Take log(1 + x) of counts, areas and coverages that are zero in more than half of the eyes, where `transforms` "
-        "is silent.",
+        description="Where `transforms` is silent and `transform` is `none`: `log1p` of counts, `log_relative` of areas and coverages of "
+        "lesions and phenotypes and of squared curvature. The kind is what the dictionary says of family and unit.",
     )
     winsorise: float = Field(
         0.0, ge=0, lt=0.5, description="Share at either end that is pulled in to the quantile there, before the transform; 0 is off."

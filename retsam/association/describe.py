@@ -166,6 +166,7 @@ def description(exposures: Sequence[Exposure]) -> pd.DataFrame:
             "n": len(x),
             "n_missing": len(e.values) - len(x),
             "transform": e.transform,
+            "log_unit": e.log_unit,
         }
         if len(x):
             quantiles = np.quantile(x, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])

@@ -1,4 +1,4 @@
-"""Design matrices: covariates, biomarker scales, and what a fit needs to be estimable."""
+"""Design matrices: covariates, which biomarkers are tested, and what a fit needs to be estimable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 from formulaic import Formula
-from scipy.stats import norm, rankdata
 
 from retsam.association.config import Exposures
 
@@ -155,72 +154,6 @@ def explained(gram: np.ndarray, cross: np.ndarray, total: float, n: int, mean: f
     d = 1.0 / np.sqrt(np.diag(gram))
     fitted = (cross * d) @ np.linalg.solve(gram * np.outer(d, d), cross * d) - n * mean * mean
     return float(min(1.0, max(0.0, fitted / centred)))
-
-
-def winsorise(values: np.ndarray, share: float) -> np.ndarray:
-    """Pull values beyond the ``share`` and ``1 - share`` quantiles in to them."""
-    if share <= 0 or len(values) == 0:
-        return values
-    low, high = np.quantile(values, [share, 1 - share])
-    return np.clip(values, low, high)
-
-
-def rank_inverse_normal(values: np.ndarray) -> np.ndarray:
-    """Blom's normal scores of the ranks, ties sharing their mean rank: ``Phi^-1((r - 3/8) / (n + 1/4))``."""
-    return norm.ppf((rankdata(values) - 0.375) / (len(values) + 0.25))
-
-
-def transformed(values: np.ndarray, transform: str, share: float) -> tuple[np.ndarray | None, str]:
-    """A biomarker of the analysed rows on its analysis scale.
-
-    Parameters
-    ----------
-    values : ndarray [n]
-        Finite.
-    transform : {'none', 'log1p', 'rank_inverse_normal'}
-    share : float
-        Winsorised share at either end.
-
-    Returns
-    -------
-    ndarray [n] or None
-        None where the transform is not defined.
-    note : str
-    """
-    values = winsorise(values, share)
-    if transform == "log1p":
-        if len(values) and values.min() <= -1:
-            return None, "log_of_negative"
-        return np.log1p(values), ""
-    if transform == "rank_inverse_normal":
-        return rank_inverse_normal(values), ""
-    return values, ""
-
-
-def choose_transform(name: str, share_zero: float, minimum: float, unit: str, exposures: Exposures) -> str:
-    """Transform of one biomarker under the plan.
-
-    Parameters
-    ----------
-    name : str
-    share_zero : float
-        Share of the measured eyes where it is zero.
-    minimum : float
-        Smallest measured value.
-    unit : str
-        Unit of the dictionary; empty if not known.
-    exposures : Exposures
-
-    Returns
-    -------
-    {'none', 'log1p', 'rank_inverse_normal'}
-    """
-    for pattern, transform in exposures.transforms.items():
-        if fnmatchcase(name, pattern):
-            return transform
-    if exposures.log1p_counts and minimum >= 0 and share_zero > 0.5:
-        return "log1p"
-    return exposures.transform
 
 
 def select_biomarkers(available: Sequence[str], families: dict[str, str], exposures: Exposures) -> tuple[list[str], list[str]]:

@@ -12,10 +12,11 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import norm, rankdata
 
 from retsam.association.config import AssociationConfig
-from retsam.association.design import plain, rank_inverse_normal, transformed
+from retsam.association.design import plain
 from retsam.association.gee import OK, cluster_starts, fit_gee
 from retsam.association.grid import Exposure, Problem, refusal
 from retsam.association.problems import Problems
+from retsam.association.scale import LOGS, rank_inverse_normal, transformed
 
 #: Columns of the quality table that say how large a photograph is, and how good.
 SIZE_COLUMNS = ("quality_width", "quality_height", "quality_fov_radius")
@@ -295,8 +296,8 @@ def _finite(x: np.ndarray) -> np.ndarray:
 def _scaled(exposure: Exposure, rows: np.ndarray) -> np.ndarray:
     x = exposure.values[rows].copy()
     seen = np.isfinite(x)
-    scale = exposure.transform if exposure.transform == "log1p" else "none"
-    value, _ = transformed(x[seen], scale, 0.0)
+    scale = exposure.transform if exposure.transform in LOGS else "none"
+    value, _ = transformed(x[seen], scale, 0.0, exposure.log_unit)
     x[seen] = value if value is not None else x[seen]
     return x
 

@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 
 from retsam.association.config import AssociationConfig, Models
-from retsam.association.design import Covariates, choose_transform, explained, independent_columns, transformed
-from retsam.association.firth import one_sided
+from retsam.association.design import Covariates, explained, independent_columns
+from retsam.association.firth import one_sided, separated
 from retsam.association.gee import OK, cluster_starts, fit_gee
 from retsam.association.models import _FAMILY, Answer, fit_model, interval
 from retsam.association.outcomes import Coded
+from retsam.association.scale import choose_transform, log_unit, transformed
 
-#: Share of a biomarker's variance explained by the covariates from which it counts as one of them.
-COLLINEAR = 1.0 - 1e-8
+#: Share of a biomarker's variance explained by the covariates from which it counts as one of them (a variance inflation of 1,000).
+COLLINEAR = 0.999
+
+#: Share of a biomarker's variance held by one row from which the reader is told so.
+DOMINANT = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Exposure:
     Attributes
     ----------
     name, family, unit : str
-    transform : {'none', 'log1p', 'rank_inverse_normal'}
+    transform : {'none', 'log1p', 'log_relative', 'rank_inverse_normal'}
     values : ndarray [n]
         On every row of the sample, NaN where not measured.
     commonest : float
         Its commonest value over the sample.
+    log_unit : float
+        The ``m`` of log(1 + x / m); NaN for other transforms.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Exposure:
     transform: str
     values: np.ndarray
     commonest: float
+    log_unit: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,8 @@ class Batch:
         Why no model can be fitted on these rows; empty where one can.
     start : ndarray or None
     start_alpha : float
-    suspicious : bool
-        A covariate alone separates cases from controls.
+    separated : bool
+        The covariates alone separate cases from controls.
     """
 
     rows: np.ndarray
@@ -106,7 +113,7 @@ class Batch:
     refusal: str = ""
     start: np.ndarray | None = None
     start_alpha: float = 0.0
-    suspicious: bool = False
+    separated: bool = False
     gram: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
 
@@ -178,12 +185,14 @@ def make_batch(problem: Problem, rows: np.ndarray, models: Models, warm: bool = 
         return Batch(rows, y, event, entry, z, starts, cases, notes, "too_few_clusters")
     if models.correlation == "exchangeable" and problem.kind in _FAMILY and len(starts) - 1 == len(y):
         notes = (*notes, "no_pairs")
-    suspicious = problem.kind == "binary" and any(one_sided(column, y) for column in z.T[1:])
-    batch = Batch(rows, y, event, entry, z, starts, cases, notes, suspicious=suspicious, gram=z.T @ z)
-    if warm and problem.kind in _FAMILY:
-        null = fit_gee(np.empty((len(y), 0)), z, y, starts, _FAMILY[problem.kind], models.correlation, "none", tolerance=1e-6)
-        if null.code == OK:
-            batch = replace(batch, start=null.beta, start_alpha=null.alpha)
+    batch = Batch(rows, y, event, entry, z, starts, cases, notes, gram=z.T @ z)
+    if problem.kind not in _FAMILY or not (warm or problem.kind == "binary"):
+        return batch
+    null = fit_gee(np.empty((len(y), 0)), z, y, starts, _FAMILY[problem.kind], models.correlation, "none", tolerance=1e-6)
+    if warm and null.code == OK:
+        batch = replace(batch, start=null.beta, start_alpha=null.alpha)
+    if problem.kind == "binary" and (null.code != OK or any(one_sided(column, y) for column in z.T[1:])):
+        batch = replace(batch, separated=separated(z, y))
     return batch
 
 
@@ -204,6 +213,7 @@ def empty_row(problem: Problem, exposure: Exposure, standardise: bool) -> dict:
         "note": "",
         "biomarker_family": exposure.family,
         "transform": scale or "none",
+        "log_unit": exposure.log_unit,
         "scale": "per_sd" if standardise else "per_unit",
         "sd": math.nan,
         "correlation": math.nan,
@@ -232,7 +242,7 @@ def prepare_exposure(
         return None, math.nan, math.nan, "constant_biomarker"
     if np.count_nonzero(raw != exposure.commonest) < models.min_cell or np.count_nonzero(raw != low) < 1:
         return None, math.nan, math.nan, "rare_biomarker"
-    x, note = transformed(raw, exposure.transform, winsor)
+    x, note = transformed(raw, exposure.transform, winsor, exposure.log_unit)
     if x is None:
         return None, math.nan, math.nan, note
     mean = x.mean()
@@ -258,8 +268,11 @@ def estimate_row(problem: Problem, exposure: Exposure, batch: Batch, models: Mod
     if x is None:
         row["note"] = note
         return row
-    answer = fit_model(problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha)
-    return fill_row(row, answer, models.level, batch.notes)
+    answer = fit_model(
+        problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha, batch.separated
+    )
+    alone = ("one_value_dominates",) if float(np.max(x * x)) > DOMINANT * float(x @ x) else ()
+    return fill_row(row, answer, models.level, (*alone, *batch.notes))
 
 
 def fill_row(row: dict, answer: Answer, level: float, notes: Iterable[str] = ()) -> dict:
@@ -343,8 +356,8 @@ def make_exposures(
         zero = float(np.mean(finite == 0)) if len(finite) else 0.0
         minimum = float(finite.min()) if len(finite) else 0.0
         family, unit = families.get(name, "other"), units.get(name, "")
-        transform = choose_transform(name, zero, minimum, unit, config.exposures)
-        out.append(Exposure(name, family, unit, transform, column, commonest_value(column)))
+        transform = choose_transform(name, family, unit, config.exposures)
+        out.append(Exposure(name, family, unit, transform, column, commonest_value(column), log_unit(column, transform)))
         if config.exposures.presence and zero > 0.5 and minimum >= 0:
             present = np.where(np.isfinite(column), (column > 0).astype(float), np.nan)
             out.append(Exposure(f"{name}__present", family, "", "none", present, 0.0))
@@ -421,6 +434,7 @@ def empty_row_columns() -> tuple[str, ...]:
         "note",
         "biomarker_family",
         "transform",
+        "log_unit",
         "scale",
         "sd",
         "correlation",

@@ -25,13 +25,14 @@ import pandas as pd
 
 from retsam.association.config import AssociationConfig, Models
 from retsam.association.describe import eye_pairs, icc_oneway
-from retsam.association.design import transformed
 from retsam.association.grid import Batch, Exposure, Problem, make_batch, prepare_exposure
-from retsam.association.models import fit_model, interval
+from retsam.association.models import UNBOUNDED, fit_model, interval
 from retsam.association.problems import Problems
+from retsam.association.scale import LOGS, transformed
 
-ZETA = (0.5, 1.0, 1.5, 2.0)
-REPEATS = 40
+#: Added errors of SIMEX in units of the biomarker's own, and pairs of draws (an error and its negative) at each.
+ZETA = (0.5, 1.0, 2.0)
+PAIRS = 10
 
 #: Attenuation below which there is more noise than signal, and no corrected estimate is given.
 LEAST_ATTENUATION = 0.3
@@ -99,8 +100,8 @@ def reliability_of(
         both = np.isfinite(a) & np.isfinite(b)
         if both.sum() < 20:
             continue
-        scale = exposure.transform if exposure.transform == "log1p" else "none"
-        x, _ = transformed(np.concatenate([a[both], b[both]]), scale, 0.0)
+        scale = exposure.transform if exposure.transform in LOGS else "none"
+        x, _ = transformed(np.concatenate([a[both], b[both]]), scale, 0.0, exposure.log_unit)
         if x is None:
             continue
         icc, low, high = icc_oneway(*np.split(x, 2))
@@ -191,7 +192,9 @@ def simex(
         return None
 
     def fit(values):
-        return fit_model(problem.kind, values, batch.z, batch.y, batch.starts, used, batch.event, batch.entry, batch.start)
+        return fit_model(
+            problem.kind, values, batch.z, batch.y, batch.starts, used, batch.event, batch.entry, batch.start, 0.0, batch.separated
+        )
 
     plain = fit(x)
     if plain.fit is None:
@@ -201,16 +204,20 @@ def simex(
     zeta, beta, variance = [0.0], [float(plain.fit.beta[0])], [float(plain.fit.cov[0, 0])]
     for z in ZETA:
         estimates, variances = [], []
-        for _ in range(REPEATS):
-            answer = fit(x + math.sqrt(z * error) * rng.normal(size=len(x)))
-            if answer.fit is None:
-                return None
-            estimates.append(float(answer.fit.beta[0]))
-            variances.append(float(answer.fit.cov[0, 0]))
+        for _ in range(PAIRS):
+            added = math.sqrt(z * error) * rng.normal(size=len(x))
+            # an error and its negative: what is odd in the error cancels in the mean, so that few draws do
+            for values in (x + added, x - added):
+                answer = fit(values)
+                if answer.fit is None:
+                    return None
+                estimates.append(float(answer.fit.beta[0]))
+                variances.append(float(answer.fit.cov[0, 0]))
         zeta.append(z)
         beta.append(float(np.mean(estimates)))
-        # Stefanski & Cook (1995, JASA 90:1247): sampling variance less the simulation's own
-        variance.append(float(np.mean(variances)) - float(np.var(estimates, ddof=1)))
+        # Stefanski & Cook (1995, JASA 90:1247): sampling variance less the simulation's own (about its mean, which pairs leave almost no
+        # error, hence no n - 1)
+        variance.append(float(np.mean(variances)) - float(np.var(estimates)))
     basis = np.column_stack([np.ones(len(zeta)), 1 / (c + np.array(zeta))])
     at = np.array([1.0, 1 / (c - 1)])
     estimate = float(at @ np.linalg.lstsq(basis, np.array(beta), rcond=None)[0])
@@ -255,6 +262,9 @@ def corrected(
         return {**row, "note": ";".join([*notes, "reliability_too_low"])}
     calibration = regression_calibration(problem, batch, x, reliability, models)
     extrapolation = simex(problem, batch, x, r2, reliability, models, np.random.default_rng(list(seed)))
+    if problem.kind != "continuous":
+        bound = UNBOUNDED / float(x.std())
+        calibration, extrapolation = (v if v is not None and abs(v["estimate"]) <= bound else None for v in (calibration, extrapolation))
     if calibration is None or extrapolation is None:
         notes.append("not_corrected")
     for suffix, values in (("rc", calibration), ("simex", extrapolation)):

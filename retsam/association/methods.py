@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from retsam.association.config import AssociationConfig
 from retsam.association.grid import Exposure
+from retsam.association.models import UNBOUNDED
 from retsam.association.multiplicity import LABELS
 from retsam.association.sample import Sample
 
@@ -113,7 +114,12 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     if config.exposures.standardise:
         text += ", each divided by its standard deviation within the analysed rows, so that estimates are per SD"
     if transforms["log1p"]:
-        text += f"; {transforms['log1p']} of them (mostly zero) were transformed by log(1 + x) first"
+        text += f"; {transforms['log1p']} of them (counts, by their unit) were transformed by log(1 + x) first"
+    if transforms["log_relative"]:
+        text += (
+            f"; {transforms['log_relative']} of them (areas and coverages of lesions and phenotypes, squared curvature) were transformed "
+            "by log(1 + x/m) first, m being the median of the values above zero"
+        )
     if transforms["rank_inverse_normal"]:
         text += f"; {transforms['rank_inverse_normal']} were replaced by rank-based inverse normal scores"
     if config.exposures.winsorise:
@@ -139,10 +145,13 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     )
     if "binary" in kinds and m.firth:
         out.append(
-            f"Separated logistic models, found by linear programming, were refitted with Firth's penalised likelihood "
+            f"Separated logistic models, found by linear programming, and those with more than {UNBOUNDED:g} log odds per SD were refitted "
+            f"with Firth's penalised likelihood "
             f"{cite('firth', 'heinze')}, with the larger of the "
             "model-based and the cluster-robust standard error."
         )
+    if set(kinds) - {"continuous"}:
+        out.append(f"No ratio is reported where its logarithm, or the standard error of that, passed {UNBOUNDED:g} per SD.")
     scope = (
         "of each outcome, covariate set and subgroup"
         if config.multiple.family == "outcome"

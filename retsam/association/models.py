@@ -11,6 +11,7 @@ from scipy.stats import chi2, f, t
 
 from retsam.association.config import Models
 from retsam.association.cox import fit_cox
+from retsam.association.fellow import disagreement
 from retsam.association.firth import fit_firth, one_sided, separated
 from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, fit_gee
 from retsam.association.ordinal import fit_ordinal
@@ -19,11 +20,13 @@ MODEL_OF = {"binary": "gee_logit", "continuous": "gee_linear", "count": "gee_poi
 _FAMILY = {"binary": "logit", "continuous": "linear", "count": "poisson"}
 _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED: "not_converged"}
 
-#: Standardised log odds beyond which a converged fit is tested for separation all the same.
-SUSPICIOUS = 5.0
+#: Log odds (log rate, log hazard) per SD beyond which no ratio is given: of two normal groups so far apart, 99.98 % of pairs are told apart
+#: (AUC = Phi(5 / sqrt(2))), so that either the biomarker tells cases from controls outright or its SD is no unit of it. A logistic fit
+#: beyond it is tested for separation and penalised first. Also the largest standard error of an estimate that says anything.
+UNBOUNDED = 5.0
 
-#: Penalised log odds per SD beyond which a biomarker tells cases from controls outright: no odds ratio describes that.
-UNBOUNDED = 10.0
+#: Standard errors by which the exchangeable estimate may differ from that of working independence (two-sided p = 0.01).
+DISAGREE = 2.576
 
 #: Rows that differ from the exposure's commonest value, below which separation is looked for with an independence fit, which diverges then.
 SPARSE = 20
@@ -62,7 +65,7 @@ def fit_model(
     entry: np.ndarray | None = None,
     start: np.ndarray | None = None,
     start_alpha: float = 0.0,
-    suspicious: bool = False,
+    separated_covariates: bool = False,
 ) -> Answer:
     """Fit the model of an outcome's type.
 
@@ -80,8 +83,8 @@ def fit_model(
     models : Models
     start, start_alpha
         See :func:`retsam.association.gee.fit_gee`.
-    suspicious : bool
-        Test a logistic model for separation even if it converges (a covariate separates the sample).
+    separated_covariates : bool
+        The covariates alone separate the sample of a logistic model: it is penalised at once.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def fit_model(
     """
     exposures = exposures[:, None] if exposures.ndim == 1 else exposures
     if kind in _FAMILY:
-        answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, suspicious)
+        answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, separated_covariates)
     elif kind == "ordered":
         fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample != "none")
         answer = Answer("ordered_logit", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
@@ -98,47 +101,66 @@ def fit_model(
         answer = _fit_cox(exposures, covariates, y, event, entry, starts)
     else:
         raise ValueError(f"unknown type of outcome {kind!r}")
-    if answer.fit is not None:
-        spread = np.diag(answer.fit.cov)[: exposures.shape[1]]
-        if not (np.all(np.isfinite(answer.fit.beta)) and np.all(np.isfinite(spread)) and np.all(spread > 0)):
+    if answer.fit is None:
+        return answer
+    beta, spread = answer.fit.beta, np.diag(answer.fit.cov)[: exposures.shape[1]]
+    if not (np.all(np.isfinite(beta)) and np.all(np.isfinite(spread)) and np.all(spread > 0)):
+        return Answer("", None, (*answer.notes, "ill_conditioned"))
+    if kind != "continuous":
+        if effect_size(exposures, beta) > UNBOUNDED:
+            return Answer("", None, (*answer.notes, "estimate_unbounded"))
+        if exposures.shape[1] == 1 and math.sqrt(spread[0]) * exposures.std() > UNBOUNDED:
             return Answer("", None, (*answer.notes, "ill_conditioned"))
     return answer
 
 
-def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, suspicious) -> Answer:
+def effect_size(exposures: np.ndarray, beta: np.ndarray) -> float:
+    """Standard deviation, over the rows, of what the exposures add to the linear predictor: of one exposure, its coefficient per SD."""
+    return float(np.std(exposures @ beta[: exposures.shape[1]]))
+
+
+def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, separated_covariates) -> Answer:
+    if kind == "binary" and separated_covariates:
+        return _penalised(exposures, covariates, y, starts, models, "separated_by_covariates")
     family = _FAMILY[kind]
     fit = fit_gee(exposures, covariates, y, starts, family, models.correlation, models.small_sample, start, start_alpha)
     if fit.code != OK and start is not None:
         fit = fit_gee(exposures, covariates, y, starts, family, models.correlation, models.small_sample)
     notes = []
     if kind == "binary":
-        k = exposures.shape[1]
         size = np.concatenate([exposures.std(axis=0), np.ones(covariates.shape[1])])
-        size[k] = 0.0  # the intercept of a rare outcome is large in every sample
-        odd = suspicious or fit.code != OK or bool(np.any(np.abs(fit.beta) * size > SUSPICIOUS))
+        size[exposures.shape[1]] = 0.0  # the intercept of a rare outcome is large in every sample
+        odd = fit.code != OK or bool(np.any(np.abs(fit.beta) * size > UNBOUNDED))
         odd = odd or any(_separates(column, covariates, y, starts) for column in exposures.T)
         if odd and separated(np.column_stack([exposures, covariates]), y):
-            if not models.firth:
-                return Answer("", None, ("separated",))
-            fit = fit_firth(exposures, covariates, y, starts)
-            if fit.code != OK:
-                return Answer("", None, ("separated", _CODES[fit.code]))
-            if np.any(np.abs(fit.beta[:k]) * size[:k] > UNBOUNDED):
-                return Answer("", None, ("separated", "estimate_unbounded"))
-            return Answer("firth_logit", fit, ("separated",), _df(fit, models))
-    if (fit.code != OK or fit.bounded) and models.correlation == "exchangeable":
+            return _penalised(exposures, covariates, y, starts, models, "separated")
+    if models.correlation == "exchangeable":
         # A correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider. Nor may
-        # one that ran into its bound: near 1, two eyes count by their difference alone, and a log odds ratio of 2 came out as 0.1.
-        if fit.bounded:
+        # one that ran into its bound: near 1, two eyes count by their difference alone, and a log odds ratio of 2 came out as 0.1. Nor one
+        # under which the estimate is another than what it is asked to be.
+        if fit.code == OK and fit.bounded:
             notes.append("correlation_bounded")
+        elif fit.code == OK and exposures.shape[1] == 1 and abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
+            notes.append("fellow_eye_informs")
+    if notes or (fit.code != OK and models.correlation == "exchangeable"):
         fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
         if fit.code == OK:
             notes.append("independence")
+    if kind == "binary" and models.firth and (fit.code in (NOT_CONVERGED, DIVERGED) or effect_size(exposures, fit.beta) > UNBOUNDED):
+        # A row or two keep the sample from separation. Maximum likelihood exaggerates there, and its sandwich error is far too small.
+        return _penalised(exposures, covariates, y, starts, models, "nearly_separated")
     if fit.code != OK:
         return Answer("", None, (_CODES[fit.code],))
     if fit.high_leverage:
         notes.append("high_leverage")
     return Answer(f"gee_{family}", fit, tuple(notes), _df(fit, models))
+
+
+def _penalised(exposures, covariates, y, starts, models: Models, why: str) -> Answer:
+    if not models.firth:
+        return Answer("", None, (why,))
+    fit = fit_firth(exposures, covariates, y, starts)
+    return Answer("firth_logit", fit, (why,), _df(fit, models)) if fit.code == OK else Answer("", None, (why, _CODES[fit.code]))
 
 
 def _separates(column: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray) -> bool:
@@ -149,7 +171,7 @@ def _separates(column: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts
     if np.count_nonzero(column != middle) >= SPARSE:
         return False
     fit = fit_gee(column, covariates, y, starts, "logit", "independence", "none")
-    return fit.code != OK or abs(fit.beta[0]) * float(np.ptp(column)) > 2 * SUSPICIOUS
+    return fit.code != OK or abs(fit.beta[0]) * float(np.ptp(column)) > 2 * UNBOUNDED
 
 
 def _df(fit: Fit, models: Models) -> float:

@@ -16,7 +16,7 @@ from retsam.association.grid import Exposure, Problem, count_cases, make_batch, 
 from retsam.association.impute import chained_equations, pool
 from retsam.association.meta import combine, two_sided
 from retsam.association.mixed import fit_mixed_linear, fit_mixed_logit
-from retsam.association.models import fit_model, interval, wald
+from retsam.association.models import UNBOUNDED, fit_model, interval, wald
 from retsam.association.multiplicity import adjust
 from retsam.association.problems import Problems, subgroup_levels
 
@@ -96,7 +96,7 @@ def interaction(
     if len(independent_columns(np.column_stack([batch.z, products]))) < batch.z.shape[1] + products.shape[1]:
         return {**row, "note": "collinear_with_covariates"}
     answer = fit_model(
-        problem.kind, products, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, suspicious=batch.suspicious
+        problem.kind, products, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, separated_covariates=batch.separated
     )
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
@@ -229,6 +229,11 @@ def mixed(problems: Problems, outcome: str, exposures: Sequence[Exposure], confi
         )
         if fit.code != OK:
             out.append({**row, "note": "not_converged"})
+            continue
+        # conditional on the subject, log odds are larger than the marginal ones that the bound is about (Zeger, Liang & Albert 1988)
+        marginal = 1.0 if problem.kind == "continuous" else math.sqrt(1 + 0.346 * fit.scale**2)
+        if problem.kind != "continuous" and abs(fit.beta[0]) / marginal > UNBOUNDED:
+            out.append({**row, "note": "estimate_unbounded"})
             continue
         values = interval(float(fit.beta[0] / size), math.sqrt(float(fit.cov[0, 0])) / size, math.inf, config.models.level)
         out.append({**row, **values, "model": "mixed_linear" if problem.kind == "continuous" else "mixed_logit"})

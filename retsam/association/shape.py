@@ -94,9 +94,7 @@ def shape_of(problem: Problem, exposure: Exposure, models: Models, knots: int, w
 
 def _fit(problem, batch, columns, models):
     start, alpha = batch.start, batch.start_alpha
-    return fit_model(
-        problem.kind, columns, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, start, alpha, batch.suspicious
-    )
+    return fit_model(problem.kind, columns, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, start, alpha, batch.separated)
 
 
 def _quintiles(problem, batch, raw, models: Models, key: dict, notes: list[str]) -> tuple[list[dict], float]:

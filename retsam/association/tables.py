@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 
 from retsam.association.config import AssociationConfig
 from retsam.association.dictionary import COLUMNS, TABLES
+from retsam.association.grid import Exposure
 
 #: Libraries whose versions are written beside every result.
 LIBRARIES = ("numpy", "scipy", "pandas", "formulaic", "numba", "dask")
@@ -52,14 +54,15 @@ def plan_digest(config: AssociationConfig, seed: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def plan_record(config: AssociationConfig, seed: int) -> dict:
-    """What ``plan.json`` holds."""
+def plan_record(config: AssociationConfig, seed: int, exposures: Sequence[Exposure] = ()) -> dict:
+    """What ``plan.json`` holds: the plan, its hash, versions, and the transform that it comes to for each biomarker."""
     from retsam._version import __version__
 
     return {
         "association": config.model_dump(mode="json"),
         "seed": seed,
         "sha256": plan_digest(config, seed),
+        "transforms": {e.name: {"transform": e.transform, "log_unit": json_value(e.log_unit)} for e in exposures},
         "versions": {"retsam": __version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}},
     }
 
