@@ -209,10 +209,23 @@ class Circularity(_Section):
     )
 
 
+def _or_names(schema: dict) -> None:
+    """Let the JSON schema of a list of sections take plain names too, as the model does."""
+    schema["items"] = {"anyOf": [schema["items"], {"type": "string"}]}
+
+
+def _or_list(schema: dict) -> None:
+    """Let the JSON schema of a mapping take a plain list of its keys too, as the model does."""
+    mapping = {key: schema.pop(key) for key in ("type", "additionalProperties") if key in schema}
+    schema["anyOf"] = [mapping, {"type": "array", "items": {"type": "string"}}]
+
+
 class AssociationConfig(_Section):
     """The analysis plan: outcomes, exposures, covariate sets, clusters, subgroups, exclusions, families of tests."""
 
-    outcomes: tuple[Outcome, ...] = Field((), description="Outcomes. A plain name is a binary column of that name.")
+    outcomes: tuple[Outcome, ...] = Field(
+        (), description="Outcomes. A plain name is a binary column of that name.", json_schema_extra=_or_names
+    )
     exposures: Exposures = Field(default_factory=Exposures, description="Biomarkers and their scale.")
     covariate_sets: dict[str, tuple[str, ...]] = Field(
         default_factory=lambda: {"crude": ()},
@@ -224,7 +237,9 @@ class AssociationConfig(_Section):
     multiple: Multiple = Field(default_factory=Multiple, description="Multiplicity.")
     subgroups: dict[str, tuple[float, ...] | None] = Field(
         default_factory=dict,
-        description="Columns that split the sample, each with cut points for numbers (`age: [60]`) or null for categories (`sex: null`).",
+        description="Columns that split the sample, each with cut points for numbers (`age: [60]`) or null for categories (`sex: null`); "
+        "a plain list of columns for categories alone.",
+        json_schema_extra=_or_list,
     )
     exclude: dict[str, tuple[_Cell, ...]] = Field(
         default_factory=dict, description="Rows to leave out: column -> values. Counted in the flow table."
