@@ -291,6 +291,7 @@ def test_subjects_that_taught_a_head_are_left_out_of_its_biomarkers_only(tables,
     assert not apart.associations["circular"].any()
     pd.testing.assert_series_equal(after.loc[("b1", "crude"), ["n", "estimate", "p"]], before.loc[("b1", "crude"), ["n", "estimate", "p"]])
     circles = apart.tables["circularity"].set_index("biomarker")
+    assert "learned_from_subjects_left_out" in after.loc[("lesion_count", "crude"), "note"]
     assert circles.loc["lesion_count", "note"] == "learned_from_subjects_left_out" and circles.loc["lesion_count", "n_overlap"] > 0
     assert learned_photographs(tmp_path / "other.safetensors") is None
 

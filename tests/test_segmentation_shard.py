@@ -42,7 +42,7 @@ def test_bad_photographs_are_rows_and_the_order_is_kept(tmp_path, segmenter):
     assert items[0].eye == "R" and items[0].um_per_px == 12.5 and items[2].um_per_px is None
     assert items[0].frame.native_width == 300
     assert all(np.array_equal(items[0].planes[name], items[2].planes[name]) for name in items[0].planes)
-    assert "drusen" not in items[0].planes and items[0].status["drusen"] == "not_available"
+    assert "macular_hole" not in items[0].planes and items[0].status["macular_hole"] == "not_available"
 
 
 def test_metrics_of_other_images_are_refused(tmp_path, segmenter):

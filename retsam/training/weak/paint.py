@@ -187,20 +187,20 @@ def vitreous_degeneration(canvas: Canvas) -> Painted:
     n = int(np.exp(canvas.uniform(np.log(30), np.log(350))))
     middle = canvas.side / 2 + canvas.rng.normal(size=2) * 0.12 * canvas.side
     xy = middle + canvas.rng.normal(size=(n, 2)) * canvas.uniform(0.1, 0.24) * canvas.side
-    radius = canvas.dd * np.exp(canvas.rng.uniform(np.log(0.01), np.log(0.04), n))
-    alpha = dots(canvas.side, xy, radius, canvas.rng.uniform(0.4, 1, n), canvas.uniform(0.5, 1.6)) * canvas.uniform(0.6, 0.98)
+    radius = canvas.dd * np.exp(canvas.rng.uniform(np.log(0.01), np.log(canvas.uniform(0.025, 0.1)), n))
+    alpha = dots(canvas.side, xy, radius, canvas.rng.uniform(0.4, 1, n), canvas.uniform(0.5, 2.5)) * canvas.uniform(0.6, 0.98)
     rgb = canvas.blend(canvas.light() * np.array([1.0, canvas.uniform(0.85, 1.0), canvas.uniform(0.55, 0.9)]), alpha)
     return rgb, dots(canvas.side, xy, radius + 0.01 * canvas.dd, np.ones(n), 0) > 0.5
 
 
 def artifact(canvas: Canvas) -> Painted:
-    """Dust on the lens: a few out-of-focus spots, pale or grey, often with a ring, anywhere in the picture."""
+    """Dust and moisture on the lens: a few out-of-focus spots, pale or grey, often with a ring, small or as large as the disc."""
     rgb, mask = canvas.rgb, np.zeros((canvas.side, canvas.side), bool)
     pale = canvas.uniform(0, 1) < 0.6
     for _ in range(int(canvas.uniform(1, 8))):
         angle, r = canvas.uniform(0, 2 * np.pi), 0.47 * canvas.side * np.sqrt(canvas.uniform(0, 1))
         x, y = canvas.side / 2 + r * np.cos(angle), canvas.side / 2 + r * np.sin(angle)
-        radius = canvas.uniform(0.03, 0.2) * canvas.dd
+        radius = np.exp(canvas.uniform(np.log(0.03), np.log(0.55))) * canvas.dd
         distance = np.hypot(canvas.xs - x, canvas.ys - y) / radius
         spot = 1 / (1 + np.exp(np.clip((distance - 1) / canvas.uniform(0.08, 0.4), -30, 30)))
         ring = np.exp(-(((distance - 0.9) / 0.2) ** 2)) * canvas.uniform(0, 0.8)
