@@ -41,6 +41,14 @@ class Word(_Section):
     draw: float = Field(1.0, gt=0, description="How often its photographs are drawn, relative to the other words'.")
 
 
+class Outline(_Section):
+    """Coarse outlines of a target in a data set that taught no weak head: a check of place, beside that of area."""
+
+    dataset: str = Field(description="Data set of the manifest.")
+    column: str = Field(description="Column with the index masks.")
+    value: int = Field(ge=1, description="Index of the target in them.")
+
+
 class WeakConfig(_Section):
     """A training run of the weak heads."""
 
@@ -66,6 +74,7 @@ class WeakConfig(_Section):
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights, which is what ships.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
+    outlines: dict[str, Outline] = Field(default_factory=dict, description="Target -> outlines that its masks are compared with.")
     judged: int = Field(500, ge=1, description="Held-out photographs of a data set without any of the words that are judged at most.")
     least_auc: float = Field(0.75, ge=0.5, le=1, description="A head whose area under the curve is lower ships as not available.")
     threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")

@@ -72,6 +72,8 @@ def export_weak(config: WeakConfig, out: Path) -> Path:
     areas = judge.mask_areas(config, held, trial, tuple(weak))
     areas.to_csv(config.out / "judged" / "areas.csv", index=False)
     scores = judge.score(config, held, held_words, areas)
+    for target, by_dataset in judge.score_outlines(config, trial).items():
+        scores.setdefault(target, {}).update(by_dataset)
     (config.out / "judged" / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     judge.examples(config, held, held_words, areas, trial, config.out / "judged" / "pictures")
     card["heads"] = kept | {t: _entry(config, t, entry, scores.get(t, {}), features, rows) for t, entry in entries.items()}

@@ -16,6 +16,8 @@ from retsam.masks.overlay import overlay
 from retsam.quality.scoring import interval
 from retsam.segmentation.predict import Segmenter, prepare
 from retsam.segmentation.weak import OFF_DISC, WeakHeads
+from retsam.training.frames import read_manifest
+from retsam.training.labels import read_mask
 from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, ZONE_BITS, Features
 
@@ -137,6 +139,51 @@ def score(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd
             value = {k: round(float(v), 3) for k, v in value.items()} | {"n": int(own.sum()), "n_with_word": int(y.sum())}
             out.setdefault(target, {})[f"{dataset} (held out)"] = {"auc": value}
     return out
+
+
+def score_outlines(config: WeakConfig, weights: Path) -> dict[str, dict[str, dict]]:
+    """Masks against coarse outlines of a data set that taught no weak head.
+
+    Returns
+    -------
+    dict
+        Target -> data set -> ``auc`` of the area (outlined eyes against the others), ``inside`` (share of the outlined eyes' mask that
+        lies in an outline) and ``inside_by_chance`` (share of the field of view that the outlines cover), each with its bootstrap interval.
+    """
+    out: dict[str, dict[str, dict]] = {}
+    manifest = read_manifest(config)
+    segmenter = Segmenter(weights, tasks=("optic_nerve", "weak"))
+    for target, outline in config.outlines.items():
+        rows = manifest[manifest["dataset"].eq(outline.dataset) & manifest[outline.column].notna()]
+        counts = []
+        for row in tqdm(rows.to_dict("records"), desc=f"outlines of {target}", unit="image", mininterval=15):
+            rgb = read_photograph(config.root / row["image"]).rgb
+            truth = read_mask(config.root / row[outline.column], rgb.shape[:2]) == outline.value
+            item = prepare(rgb)
+            masks = segmenter.predict_prepared([item])[0].masks()
+            truth = item.frame.warp(truth, nearest=True) & masks.fov
+            plane = masks.planes[target]
+            counts.append((truth.sum(), masks.fov.sum(), plane.sum(), (plane & truth).sum()))
+        values = _outline_values(np.array(counts, float), rows["group"].to_numpy(str))
+        out[target] = {f"{outline.dataset} (not trained on)": values}
+    return out
+
+
+def _outline_values(counts: np.ndarray, groups: np.ndarray) -> dict[str, dict]:
+    """From pixels outlined, of the field of view, of the mask, and of the mask inside outlines, a row an eye."""
+    drawn, field, found, hit = counts.T
+    some = drawn > 0
+    statistics = {
+        "auc": lambda y, i: roc_auc((found / field)[i], y),
+        "inside": lambda y, i: hit[i][y].sum() / max(found[i][y].sum(), 1),
+        "inside_by_chance": lambda y, i: drawn[i][y].sum() / max(field[i][y].sum(), 1),
+    }
+    values, index = {}, np.arange(len(counts))
+    for name, statistic in statistics.items():
+        low, high = interval(some, index, groups, statistic)
+        parts = {"value": statistic(some, index), "ci_low": low, "ci_high": high}
+        values[name] = {k: round(float(v), 3) for k, v in parts.items()} | {"n": len(counts), "n_with_word": int(some.sum())}
+    return values
 
 
 def examples(
