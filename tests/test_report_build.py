@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from report_study import FORMULA, NASTY, SETTINGS, make_study
 
 from retsam.report import ReportConfig, build_report
+from retsam.report.config import FIGURE_NAMES
 from retsam.report.figures import FIGURES
 from retsam.report.strobe import ITEMS
 from retsam.report.study import Study
@@ -295,3 +296,58 @@ def test_a_figure_without_data_says_so(tmp_path):
             assert FIGURES[name](Study(tmp_path, {}), ReportConfig()) is None
         save(absent("the study has no rows."), tmp_path, "forest")
     assert "Not shown: the study has no rows." in (tmp_path / "forest.svg").read_text()
+
+
+def test_every_figure_is_seen_without_scripts(report):
+    _, text = report
+    found = re.findall(r'<figure id="fig-([^"]+)".*?<noscript>(.*?)</noscript>', text, re.DOTALL)
+    assert len(found) == 18
+    for name, still in found:
+        assert still.startswith('<img src="data:image/svg+xml;base64,'), f"{name} needs scripts"
+
+
+def test_the_workflow_knows_the_names_of_the_figures():
+    assert set(FIGURE_NAMES) == set(FIGURES) and len(FIGURE_NAMES) == len(FIGURES)
+
+
+def test_marks_stand_beside_the_estimates_they_concern(copy):
+    """A dagger where a head learned from analysed subjects, a double one where the head is weak, the scale in the remarks."""
+    table = pd.read_parquet(copy / "associations.parquet")
+    circular = table["biomarker"].iloc[0]
+    table["circular"] = table["biomarker"] == circular
+    table["transform"] = "standardise"
+    logged = table["biomarker"].unique()[1]
+    table.loc[table["biomarker"] == logged, "transform"] = "log1p+standardise"
+    table.to_parquet(copy / "associations.parquet")
+    study = Study(copy, SETTINGS)
+    weak = {b for b in table["biomarker"].unique() if "hard_exudate" in study.heads_of(b)}
+    assert weak and circular not in weak
+    build_report(copy, copy / "report.html", QUIET, SETTINGS)
+    text = (copy / "report.html").read_text(encoding="utf-8")
+    shown = rows(blocks(text)["associations"]).drop_duplicates("biomarker").set_index("biomarker")
+    assert set(shown.index[shown["mark"].fillna("").str.contains("\u2020")]) == {circular}
+    assert set(shown.index[shown["mark"].fillna("").str.contains("\u2021")]) == weak
+    assert "head learned from analysed subjects" in shown.loc[circular, "note"]
+    assert "log(1 + x)" in shown.loc[logged, "note"]
+    section = text[text.index('<section id="associations"') : text.index('<section id="shape"')]
+    assert "\u2020 marks the 1 biomarkers" in section and f"{circular} \u2020" in section
+
+
+def test_scores_of_heads_are_told_by_data_set_and_whole_in_a_table(study, report):
+    _, text = report
+    section = text[text.index('<section id="heads"') : text.index('<section id="methods"')]
+    assert "hard exudate" in section and 'class="status weak"' in section and "Not available" in section
+    scores = pd.read_csv(study / "tables" / "report" / "head_scores.csv")
+    assert list(scores.columns) == ["target", "status", "dataset", "metric", "value", "ci_low", "ci_high", "n"]
+
+
+def test_a_gallery_takes_turns_between_outcomes_and_draws_only_what_a_biomarker_is_made_from(study):
+    from retsam.report.gallery import _targets, choose
+
+    picked = list(dict.fromkeys(p.biomarker for p in choose(Study(study, SETTINGS), ReportConfig(gallery_biomarkers=3)) if p.biomarker))
+    table = Study(study, SETTINGS).primary
+    table = table[table["covariate_set"] == "age_sex"].sort_values("neg_log10_p", ascending=False)
+    first = [table.loc[table["outcome"] == o, "biomarker"].iloc[0] for o in table["outcome"].unique()]
+    assert picked[0] in first and len(picked) == 3
+    assert _targets(Study(study, SETTINGS), "cdr_vertical") == ["cup", "disc"]
+    assert _targets(Study(study, SETTINGS), None) is None

@@ -10,7 +10,10 @@ import pytest
 
 from retsam.workflow_lock import OWNER, clear_dead_lock, let_go
 
-HOLD = "import sys, time; from pathlib import Path; from retsam.workflow_lock import hold; hold(Path(sys.argv[1])); print('held', flush=True); "
+HOLD = (
+    "import sys, time; from pathlib import Path; from retsam.workflow_lock import hold; "
+    "hold(Path(sys.argv[1])); print('held', flush=True); "
+)
 
 
 @pytest.fixture

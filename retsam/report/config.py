@@ -4,6 +4,29 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: Printable figures, `figures/<name>.svg` and `.pdf`, in the order of the report. Each is always written; one without data says why.
+FIGURE_NAMES = (
+    "flow",
+    "quality",
+    "distributions",
+    "missingness",
+    "agreement",
+    "correlation",
+    "forest",
+    "volcano",
+    "manhattan",
+    "qq",
+    "dose_response",
+    "subgroups",
+    "sensitivity",
+    "replication",
+    "discrimination",
+    "roc",
+    "calibration",
+    "camera",
+    "measurement_error",
+)
+
 
 class ReportConfig(BaseModel):
     """What the report shows, and what it keeps back."""

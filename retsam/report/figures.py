@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from retsam.report import figures_robustness as more
+from retsam.report import figures_prediction, figures_robustness
 from retsam.report.config import ReportConfig
 from retsam.report.flow import STAGES, flow_table, reasons_text, shared_steps
 from retsam.report.html import count, estimate_text, p_text
@@ -109,7 +109,7 @@ def _quality(study: Study, config: ReportConfig) -> Figure | None:
     shares = found.rows.set_index(["facet", "label", "series"])["value"].to_dict()
     groups = list(dict.fromkeys(zip(found.rows["facet"], found.rows["label"], strict=True)))
     figure, (axes,) = panels(1, 6.6, 0.9 + 0.22 * len(groups), 1)
-    colours = {name: HAIR if name == found.joined else COLOURS[k % 8] for k, name in enumerate(found.series)}
+    colours = {name: HAIR if name in found.joined else COLOURS[k % 8] for k, name in enumerate(found.series)}
     for y, (outcome, group) in enumerate(groups):
         at = 0.0
         for name in found.series:
@@ -387,5 +387,4 @@ def _qq(study: Study, config: ReportConfig) -> Figure | None:
     return figure
 
 
-for _name, _draw in more.FIGURES.items():
-    FIGURES[_name] = _draw
+FIGURES |= figures_robustness.FIGURES | figures_prediction.FIGURES

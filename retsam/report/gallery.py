@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from retsam.masks.overlay import overlay
 from retsam.masks.store import StoreError, read_masks
 from retsam.report.config import ReportConfig
 from retsam.report.study import Problem, Study
-from retsam.segmentation.targets import TARGETS
+from retsam.segmentation.targets import CATEGORY, TARGETS
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,12 @@ def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Pic
                 rgb = _photograph(study, where, masks)
                 if rgb is None:
                     continue
-                photograph = jpeg(rgb, side, quality)
+                photograph, drawable = jpeg(rgb, side, quality), _visible(masks, side)
                 for name in dict.fromkeys(asked[masks.image_id]):
-                    drawn[masks.image_id, name] = photograph, jpeg(overlay(rgb, masks, _shown(masks, _targets(study, name))), side, quality)
+                    drawn[masks.image_id, name] = (
+                        photograph,
+                        jpeg(overlay(rgb, drawable, _shown(masks, _targets(study, name))), side, quality),
+                    )
         except StoreError as error:
             study.problems.append(Problem("fault", f"masks/{path.name} cannot be read for the gallery: {error}"))
     missing = sorted(wanted - set().union(*by_store.values()) if by_store else wanted)
@@ -141,6 +144,17 @@ def render(study: Study, picks: list[Pick], side: int, quality: int) -> list[Pic
             Problem("warning", f"{len(missing)} eyes chosen for the gallery are in no mask store, for example {missing[0]}.")
         )
     return [Picture(p, *drawn[p.image_id, p.biomarker]) for p in picks if (p.image_id, p.biomarker) in drawn]
+
+
+def _visible(masks: Masks, side: int) -> Masks:
+    """Lesions a little larger, so that one of a few pixels is still seen in a picture of ``side`` px."""
+    grow = int(np.ceil(max(masks.fov.shape) / side / 2))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1))
+    planes = {
+        name: cv2.dilate(plane.astype(np.uint8), kernel).astype(bool) if CATEGORY.get(name) == "lesion" else plane
+        for name, plane in masks.planes.items()
+    }
+    return replace(masks, planes=planes)
 
 
 def _shown(masks: Masks, targets: list[str] | None) -> list[str] | None:

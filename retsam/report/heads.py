@@ -51,7 +51,7 @@ class Score:
     def text(self) -> str:
         """``Dice 0.80 (0.79 to 0.81)``."""
         interval = "" if self.ci_low is None or self.ci_high is None else f" ({self.ci_low:.2f} to {self.ci_high:.2f})"
-        return f"{METRICS.get(self.metric, self.metric.replace('_', ' '))} {self.value:.2f}{interval}"
+        return f"{METRICS.get(self.metric, self.metric.replace('_', ' '))} {self.value:.2f}{interval}".replace("-", "\u2212")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
 # The report, and where everything came from.
+from retsam.report.config import FIGURE_NAMES
+
+# They are written unless `report.figures` is off.
+FIGURES = [f"{RESULTS}/figures/{name}" for name in FIGURE_NAMES if PLAN.config.report.figures]
 
 
 rule provenance:
@@ -35,17 +39,23 @@ rule report:
         associations=f"{RESULTS}/associations.parquet",
         provenance=f"{RESULTS}/provenance.json",
     output:
-        report(
+        html=report(
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
             category="Report",
         ),
+        svg=report(
+            [f"{path}.svg" for path in FIGURES],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
+        pdf=[f"{path}.pdf" for path in FIGURES],
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
     params:
-        results=lambda wildcards, output: str(Path(output[0]).parent),
+        results=lambda wildcards, output: str(Path(output.html).parent),
     threads: 1
     resources:
         mem_mb=3000,
@@ -56,4 +66,4 @@ rule report:
     message:
         "Report"
     shell:
-        "retsam report --config {input.config:q} --results {params.results:q} --out {output:q} > {log:q} 2>&1"
+        "retsam report --config {input.config:q} --results {params.results:q} --out {output.html:q} > {log:q} 2>&1"

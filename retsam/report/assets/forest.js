@@ -161,7 +161,7 @@ class BarPlot {
     const rowH = narrow ? 40 : 22;
     const legend = [[]];
     let used = 0;
-    for (const e of s.series) { const w = 26 + e.label.length * 6.4; if (used + w > W && legend[legend.length - 1].length) { legend.push([]); used = 0; } legend[legend.length - 1].push({ ...e, at: used }); used += w; }
+    for (const e of s.series.filter((q) => !(s.hidden || []).includes(q.label))) { const w = 26 + e.label.length * 6.4; if (used + w > W && legend[legend.length - 1].length) { legend.push([]); used = 0; } legend[legend.length - 1].push({ ...e, at: used }); used += w; }
     const top = 8 + (s.series.length > 1 ? legend.length * 18 : 0), H = top + rowH * s.rows.length + 44;
     const x = scale([0, s.max], [left, W - right]);
     const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", tabindex: "0", "aria-label": s.label + ". Arrow keys step through the bars." });

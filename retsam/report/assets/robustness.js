@@ -48,7 +48,7 @@ builders.distribution = (figure, host, block) => {
         marks.push({ type: "points", items: [{ x: r.p50, y, color: "var(--paper)", shape: "circle", r: 3, tip: [r.group, `median ${fmtNumber(r.p50)} (quartiles ${fmtNumber(r.p25)} to ${fmtNumber(r.p75)})`, `5th to 95th percentile ${fmtNumber(r.p05)} to ${fmtNumber(r.p95)}`, `mean ${fmtNumber(r.mean)}, SD ${fmtNumber(r.sd)}`, groupSize(r)] }] });
       }
     });
-    plot.set({ label: `Distribution of ${s.biomarker} by group of ${s.outcome}`, xLabel: s.biomarker + (entry.unit ? ` (${entry.unit})` : ""), yLabel: "density (relative)", xDomain: padDomain(xsAll, 0.03), yDomain: [-lift, 1.06], yTickMin: 0, marks: [{ type: "hline", at: 0 }, ...marks], legend, height: 330 });
+    plot.set({ label: `Distribution of ${s.biomarker} by group of ${s.outcome}`, xLabel: s.biomarker + (entry.unit ? ` (${entry.unit})` : ""), yLabel: "density (relative)", xDomain: padDomain(xsAll, 0.03), yDomain: [-lift, 1.06], yTickMin: 0, xTicks: entry.unit === "count" ? linearTicks(...padDomain(xsAll, 0.03), 8).filter(Number.isInteger).map((t) => ({ at: t, label: fmtCount(t) })) : undefined, marks: [{ type: "hline", at: 0 }, ...marks], legend, height: 330 });
   };
   draw();
   toolbar(figure, plot, () => [["outcome", "group", "biomarker", "n", "mean", "sd", "p05", "p25", "p50", "p75", "p95"], shown.map((r) => [r.outcome, r.group, r.biomarker, finite(r.n) ? r.n : null, r.mean, r.sd, r.p05, r.p25, r.p50, r.p75, r.p95])]);
@@ -221,7 +221,7 @@ builders.calibration = (figure, host, block) => {
 builders.agreement = (figure, host, block) => {
   const plot = new ForestPlot(figure, host), rows = rowsOf(block.rows);
   let shown = [];
-  const c = controls(figure, [{ key: "family", label: "Family", options: [["", "all families"], ...asOptions(distinct(rows, "family"))] }, { key: "top", label: "Show", options: [["20", "20 with the most pairs"], ["1000", "all"]] }], () => draw());
+  const c = controls(figure, [{ key: "family", label: "Family", options: [["", "all families"], ...asOptions(distinct(rows, "family"))] }, { key: "top", label: "Show", options: [["20", "20 of the strongest associations"], ["1000", "all"]] }], () => draw());
   const draw = () => {
     shown = rows.filter((r) => (!c.state.family || r.family === c.state.family) && finite(r.est)).slice(0, Number(c.state.top));
     const seen = block.meta.families;
@@ -246,7 +246,7 @@ builders.bars = (figure, host, block) => {
       const total = values.reduce((a, b) => a + (finite(b) ? b : 0), 0), counts = mine.filter((r) => r.text).map((r) => `${r.series}: ${r.text}`);
       return { label, values, text: block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total), tip: [label, ...counts] };
     });
-    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: s === block.joined ? "var(--hair)" : color(i) })), rows: out });
+    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, hidden: (block.joined || []).filter((s) => !shown.some((r) => r.series === s)), max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: (block.joined || []).includes(s) ? "var(--hair)" : color(i) })), rows: out });
   };
   draw();
   toolbar(figure, plot, () => [["group", "row", "series", "value", "count"], shown.map((r) => [r.facet, r.label, r.series, r.value, r.text])]);

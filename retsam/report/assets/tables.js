@@ -85,7 +85,7 @@ class DataTable {
     this.page = Math.min(this.page, pages - 1);
     this.heads.forEach((th, i) => th.setAttribute("aria-sort", this.sort && this.sort.i === i ? (this.sort.dir > 0 ? "ascending" : "descending") : "none"));
     this.body.replaceChildren(...rows.slice(this.page * this.size, (this.page + 1) * this.size).map((r) => {
-      const tr = el("tr", {}, this.columns.map((c) => el("td", { class: c.num ? "num" : null }, String(c.text(r)))));
+      const tr = el("tr", {}, this.columns.map((c) => el("td", { class: c.num ? "num" : c.cls || null }, String(c.text(r)))));
       if (this.onRow) { tr.classList.add("pick"); tr.addEventListener("click", () => this.onRow(r)); }
       return tr;
     }));

@@ -255,6 +255,12 @@ def summary_counts(study: Study, minimum: int) -> list[dict[str, Any]]:
     return out
 
 
+def _named(biomarker: str, mark: str, remark: str) -> Markup:
+    """A name with its mark, and the remarks in small print below it."""
+    name = f"{biomarker} {mark}".strip()
+    return tag("span", name) + (tag("small", remark, class_="remark") if remark else "")
+
+
 def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
     rows, kept = [], []
     for outcome in study.outcomes:
@@ -271,14 +277,13 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
             rows.append(
                 (
                     outcome,
-                    r.biomarker + (f" {r.mark}" if r.mark else ""),
+                    _named(r.biomarker, r.mark, r.remark),
                     text,
                     p_text(r.neg_log10_p),
                     q_text(r.q),
                     count(r.n),
                     show_count(r.n_cases, minimum),
                     count(r.n_clusters),
-                    r.remark,
                 )
             )
     if not rows:
@@ -289,7 +294,7 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. "
         "Chosen by p, so that these estimates are on average too far from none (winner's curse)."
     )
-    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects", "Remarks")
+    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
     return page.table(
         "top",
         "Ten smallest p values of each outcome.",

@@ -241,7 +241,8 @@ def _agreement(study: Study, page: Page, minimum: int) -> Markup:
     if table.empty:
         return not_shown("Agreement of right and left eye", "no biomarker has enough subjects with both eyes.")
     table["family"] = [study.family_of(b) for b in table["biomarker"]]
-    table = table.sort_values("n_pairs", ascending=False)
+    order = ranking(study)
+    table = table.assign(rank=table["biomarker"].map(order).fillna(len(order))).sort_values("rank", kind="stable").drop(columns="rank")
     families = family_order(study, table["family"])
     block = {
         "rows": packed(
@@ -269,6 +270,7 @@ def _agreement(study: Study, page: Page, minimum: int) -> Markup:
         "differ; a value near zero for a trait that should be "
         "symmetric points at noise of the masks.",
         block,
+        static="agreement",
     )
 
 

@@ -36,9 +36,9 @@ def gallery(study: Study, page: Page, config: ReportConfig, pictures: list[Pictu
         )
     text = paragraph(
         "Before an association is believed, look at the eyes that carry it. Each biomarker below is shown at both of its ends; a "
-        "lowest or highest value that comes from a wrong mask, a reflex "
-        "or a blurred photograph is an artefact. Only the masks that a biomarker is made from are drawn, and the disc. Pictures are cut to "
-        "the field of view and made smaller; click one to enlarge it. ",
+        "lowest or highest value that comes from a wrong mask, a reflex or a blurred photograph is an artefact. Only the masks that a "
+        "biomarker is made from are drawn, and the disc; lesions a little larger than they are. Pictures are cut to the field of view and "
+        "made smaller; click one to enlarge it. ",
         note,
     )
     switch = tag(

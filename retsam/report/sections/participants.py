@@ -236,12 +236,12 @@ class Grades:
     rows: pd.DataFrame
     cells: list[list[str]]
     grades: list[str]
-    joined: str
+    joined: list[str]
 
     @property
     def series(self) -> list[str]:
-        """What is stacked, in order."""
-        return [*self.grades, *([self.joined] if self.joined else [])]
+        """What is stacked, in order: grades, then the names of pieces that hold several (one name an outcome)."""
+        return [*self.grades, *self.joined]
 
 
 def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
@@ -270,9 +270,13 @@ def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
                 rows.append({"facet": outcome, "label": g, "series": _SMALL, "value": 1 - kept, "text": None})
             cells.append(line)
     # The reader learns which grades a grey piece holds; their sum is known from the rest anyway.
-    within = [d for d in grades if any(r["series"] == d and np.isnan(r["value"]) for r in rows)]
-    joined = f"not split, small cells ({' and '.join(within)})" if within else ""
-    rows = [{**r, "series": joined if r["series"] == _SMALL else r["series"]} for r in rows]
+    within: dict[str, list[str]] = {}
+    for r in rows:
+        if r["series"] != _SMALL and np.isnan(r["value"]) and r["series"] not in within.setdefault(r["facet"], []):
+            within[r["facet"]].append(r["series"])
+    names = {facet: f"{' and '.join(hidden)}, not split (small cells)" for facet, hidden in within.items()}
+    joined = list(dict.fromkeys(names[r["facet"]] for r in rows if r["series"] == _SMALL))
+    rows = [{**r, "series": names[r["facet"]] if r["series"] == _SMALL else r["series"]} for r in rows]
     return Grades(pd.DataFrame(rows), cells, grades, joined)
 
 

@@ -12,6 +12,9 @@ from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import level, meta, packed, reader
 from retsam.report.study import Problem, Study
 
+#: Models of the discrimination tables as they are called on the page.
+MODELS = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
+
 
 def discrimination(study: Study, page: Page, minimum: int) -> Section:
     """Cross-validated AUC, ROC and calibration."""
@@ -54,7 +57,8 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
     parts = [figure]
     roc = study.table("roc", "outcome", "predictors", "fpr", "tpr")
     if roc is not None:
-        roc = roc.groupby(["outcome", "predictors"], group_keys=False, sort=False)[["outcome", "predictors", "fpr", "tpr"]].apply(_thin)
+        roc = roc.assign(predictors=roc["predictors"].replace(MODELS))
+        roc = roc.groupby(["outcome", "predictors"], group_keys=False, sort=False)[["outcome", "predictors", "fpr", "tpr"]].apply(thin)
         parts.append(
             page.figure(
                 "roc",
@@ -62,10 +66,12 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
                 "ROC curves.",
                 "From the predictions for held-out folds.",
                 {"rows": packed(roc, {"outcome": "outcome", "predictors": "predictors", "fpr": "fpr", "tpr": "tpr"}), "meta": meta(study)},
+                static="roc",
             )
         )
     calibration = study.table("calibration", "outcome", "predictors", "predicted", "observed")
     if calibration is not None:
+        calibration = calibration.assign(predictors=calibration["predictors"].replace(MODELS))
         calibration = calibration[~((calibration["n"] > 0) & (calibration["n"] < minimum))] if "n" in calibration else calibration
         block = {
             "rows": packed(
@@ -89,20 +95,20 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
                 "Calibration.",
                 "Predicted risk against the observed share, by bins of predicted risk; on the diagonal they agree.",
                 block,
+                static="calibration",
             )
         )
     return Section("discrimination", title, join(parts))
 
 
-def _thin(curve: pd.DataFrame, points: int = 120) -> pd.DataFrame:
+def thin(curve: pd.DataFrame, points: int = 120) -> pd.DataFrame:
     """Few enough points of a curve for the screen (a step of under 1 % is not visible), and too few to tell single eyes."""
     curve = curve.sort_values(["fpr", "tpr"])
     return curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))]
 
 
 def _predictors(row: pd.Series, several_sets: bool) -> str:
-    names = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
-    text = names.get(row["predictors"], str(row["predictors"]))
+    text = MODELS.get(row["predictors"], str(row["predictors"]))
     if isinstance(row.get("biomarker"), str):
         text = {"biomarker": row["biomarker"], "covariates+biomarker": "\u2026 with the covariates"}.get(row["predictors"], text)
     return f"{text} [{row['covariate_set']}]" if several_sets and isinstance(row.get("covariate_set"), str) else text

@@ -286,6 +286,7 @@ def _replication(study: Study, page: Page, minimum: int) -> Markup:
         "part, and the same direction with p under the level in the other. "
         "Points on the diagonal agree.",
         block,
+        static="replication",
     )
 
 
