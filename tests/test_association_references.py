@@ -1,10 +1,11 @@
 """The association room against R (geepack, sandwich, brglm2, ordinal, survival, lme4, mice, metafor).
 
-The references are computed once by ``tests/references/association.R``; no R is needed here.
+The references are computed once by ``tests/references/association.R`` and ``association_odir.R``; no R is needed here.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,64 @@ def test_cox_with_late_entry_equals_lifelines(eyes, design):
     )
     np.testing.assert_allclose(answer.fit.beta, theirs.params_[TERMS], rtol=1e-5)
     np.testing.assert_allclose(np.sqrt(np.diag(answer.fit.naive)), np.sqrt(np.diag(theirs.variance_matrix_)), rtol=1e-5)
+
+
+# ---- the ODIR-derived table --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def odir():
+    """The table from the data folder; its sums are compared with those of the table that R read."""
+    from references.odir_table import odir_table
+
+    data = Path(os.environ.get("RETSAM_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (data / "manifest.csv").is_file():
+        pytest.skip(f"no manifest.csv in {data}: set RETSAM_DATA")
+    table = odir_table(data)
+    reference = pd.read_csv(FOLDER / "association_odir_r.csv", skipinitialspace=True).set_index(["model", "term"])
+    for column in table:
+        row = reference.loc[("table", column)]
+        if row["se"] != table[column].notna().sum() or not np.isclose(row["estimate"], table[column].sum(), rtol=1e-12):
+            pytest.skip(f"the ODIR part of {data} is not the one that R read (column {column})")
+    return table, reference
+
+
+def odir_fit_parts(odir, outcome, terms):
+    table, reference = odir
+    used = table.dropna(subset=[outcome, *terms])
+    z = np.column_stack([np.ones(len(used)), used[terms[1:]]]).astype(float)
+    return used[terms[0]].to_numpy(float), z, used[outcome].to_numpy(float), cluster_starts(used["subject"].to_numpy()), reference
+
+
+@pytest.mark.parametrize("correlation", ["exchangeable", "independence"])
+@pytest.mark.parametrize(
+    ("family", "theirs", "outcome"),
+    [("logit", "binomial", "diabetic"), ("linear", "gaussian", "grade"), ("poisson", "poisson", "findings")],
+)
+def test_gee_on_odir_equals_geepack(odir, correlation, family, theirs, outcome):
+    x, z, y, starts, reference = odir_fit_parts(odir, outcome, ["age", "sex", "right"])
+    fit = fit_gee(x, z, y, starts, family, correlation, "none", ddof=False, tolerance=1e-12, max_iter=200)
+    assert fit.code == OK
+    model = f"geepack {theirs} {correlation}"
+    terms = ["age", "(Intercept)", "sex", "right"]
+    np.testing.assert_allclose(fit.beta, expected(reference, model, terms), rtol=RELATIVE)
+    np.testing.assert_allclose(np.sqrt(np.diag(fit.cov)), expected(reference, model, terms, "se"), rtol=RELATIVE)
+    if correlation == "exchangeable":
+        assert fit.alpha == pytest.approx(float(reference.loc[(model, "alpha"), "estimate"]), rel=RELATIVE)
+
+
+def test_ordered_logit_on_odir_equals_ordinal_and_sandwich(odir):
+    x, z, y, starts, reference = odir_fit_parts(odir, "grade", ["age", "sex", "right"])
+    fit = fit_ordinal(x, z[:, 1:], y.astype(int), starts, small_sample=False, tolerance=1e-12)
+    terms = ["age", "sex", "right"]
+    np.testing.assert_allclose(fit.beta[:3], expected(reference, "ordinal clustered", terms), rtol=RELATIVE)
+    np.testing.assert_allclose(np.sqrt(np.diag(fit.cov))[:3], expected(reference, "ordinal clustered", terms, "se"), rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("outcome", ["glaucoma", "myopia"])
+def test_firth_on_odir_equals_brglm2(odir, outcome):
+    x, z, y, starts, reference = odir_fit_parts(odir, outcome, ["age", "sex", "right"])
+    fit = fit_firth(x, z, y, starts, robust=False)
+    terms = ["age", "(Intercept)", "sex", "right"]
+    np.testing.assert_allclose(fit.beta, expected(reference, f"brglm2 {outcome}", terms), rtol=RELATIVE)
+    np.testing.assert_allclose(np.sqrt(np.diag(fit.naive)), expected(reference, f"brglm2 {outcome}", terms, "se"), rtol=RELATIVE)
