@@ -84,3 +84,12 @@ def fovea_position(parameters: EyeParameters) -> np.ndarray:
     """Fovea in the eye's frame, millimetres [2]."""
     angle = math.radians(parameters.fovea_angle)
     return parameters.fovea_distance_mm * np.array([math.cos(angle), math.sin(angle)])
+
+
+def cup_centre(parameters: EyeParameters) -> tuple[float, float]:
+    """Centre of the cup in the disc's axes, millimetres."""
+    room = (
+        0.5 * parameters.disc_width_mm * (1 - parameters.cdr_horizontal),
+        0.5 * parameters.disc_height_mm * (1 - parameters.cdr_vertical),
+    )
+    return parameters.cup_shift[0] * room[0], parameters.cup_shift[1] * room[1]

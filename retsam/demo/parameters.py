@@ -56,7 +56,7 @@ class Camera:
     fov: str = "circle"
     aspect: float = 1.0
     fov_radius: float = 0.485
-    tint: tuple[float, float, float] = (0.78, 0.38, 0.20)
+    tint: tuple[float, float, float] = (0.60, 0.29, 0.15)
     black_level: float = 0.01
     blur_um: float = 11.0
     noise: float = 0.012
@@ -76,14 +76,14 @@ class Camera:
 CAMERAS: dict[str, Camera] = {
     camera.name: camera
     for camera in (
-        Camera("clinic", tint=(0.74, 0.37, 0.19), notch=True),
+        Camera("clinic", tint=(0.54, 0.27, 0.13), notch=True),
         Camera(
             "screening",
             field_degrees=45,
             fov="cut_off",
             aspect=0.72,
             fov_radius=0.475,
-            tint=(0.66, 0.34, 0.15),
+            tint=(0.50, 0.26, 0.12),
             blur_um=13.0,
             noise=0.015,
             vignette=0.42,
@@ -96,7 +96,7 @@ CAMERAS: dict[str, Camera] = {
             fov="cut_off",
             aspect=0.80,
             fov_radius=0.48,
-            tint=(0.83, 0.33, 0.17),
+            tint=(0.55, 0.24, 0.12),
             blur_um=10.0,
             noise=0.010,
             vignette=0.25,
@@ -105,7 +105,7 @@ CAMERAS: dict[str, Camera] = {
         Camera(
             "handheld",
             field_degrees=45,
-            tint=(0.60, 0.36, 0.24),
+            tint=(0.50, 0.30, 0.19),
             black_level=0.03,
             blur_um=18.0,
             noise=0.022,

@@ -89,8 +89,8 @@ _VARIATION = {
     "disc_height_mm": (1.84, 0.11, 0.04),
     "disc_width_mm": (1.69, 0.10, 0.04),
     "disc_tilt": (0.0, 5.0, 3.0),
-    "cdr_vertical": (0.38, 0.075, 0.03),
-    "cdr_horizontal": (0.40, 0.075, 0.03),
+    "cdr_vertical": (0.42, 0.075, 0.03),
+    "cdr_horizontal": (0.44, 0.075, 0.03),
     "fovea_distance_mm": (4.55, 0.18, 0.07),
     "fovea_angle": (6.5, 2.2, 1.2),
     "artery_width_um": (116.0, 5.5, 2.5),
@@ -124,14 +124,24 @@ def _subjects(count: int, rng: np.random.Generator) -> pd.DataFrame:
     age = np.clip(rng.normal(61, 10.5, count), 35, 88).round(1)
     sex = rng.permutation(np.resize(np.array(["female", "male"]), count))
     table = pd.DataFrame({"subject": [f"S{i + 1:04d}" for i in range(count)], "age": age, "sex": sex})
-    table["site"] = rng.permutation(np.resize(np.array(list(SITES)), count))
     years = (age - 61) / 10.5
     table["hypertension"] = _cases(0.6 * years + rng.standard_normal(count), 0.4).astype(int)
     table["_dr"] = _cases(0.25 * years + 0.4 * table["hypertension"] + rng.standard_normal(count), PREVALENCE["dr"])
     table["_amd"] = _cases(0.9 * years + rng.standard_normal(count), PREVALENCE["amd"])
     table["_glaucoma"] = _cases(0.5 * years + rng.standard_normal(count), PREVALENCE["glaucoma"])
     table["_pathological_myopia"] = _cases(-0.2 * years + rng.standard_normal(count), PREVALENCE["pathological_myopia"])
+    table["site"] = _sites(table[[f"_{disease}" for disease in PREVALENCE]].to_numpy(float), rng)
     return table
+
+
+def _sites(ill: np.ndarray, rng: np.random.Generator, draws: int = 400) -> np.ndarray:
+    """Sites at random, among `draws` allocations the one whose sites have the most equal numbers of each disease.
+
+    In a cohort this small, chance alone would give one camera most of the cases of some disease, and a study of it would find cameras.
+    """
+    places = np.resize(np.array(list(SITES)), len(ill))
+    drawn = [rng.permutation(places) for _ in range(draws)]
+    return min(drawn, key=lambda site: sum(np.ptp([ill[site == name, k].sum() for name in SITES]) ** 2 for k in range(ill.shape[1])))
 
 
 def _diseases(subject: pd.Series, rng: np.random.Generator) -> list[dict[str, int]]:

@@ -77,7 +77,8 @@ class RenderedEye:
             eye=self.parameters.eye,
             image_id=image_id,
             um_per_px=1000 / self.projection.px_per_mm,
-            status={target: "given" if target in planes or target == "fovea" else "not_available" for target in TARGETS},
+            # Drawn, as the masks are that a supervised head learns from; a store knows no other word for what is there.
+            status={target: "supervised" if target in planes or target == "fovea" else "not_available" for target in TARGETS},
             confidence={target: 1.0 for target in planes},
             native=True,
         )
@@ -149,7 +150,7 @@ def render_eye(parameters: EyeParameters, seed: int) -> RenderedEye:
     bright = [lesion for lesion in lesions if lesion.kind in ("hard_exudate", "drusen")]
     other = [lesion for lesion in lesions if lesion.kind not in ("hard_exudate", "drusen")]
     lesion_masks = paint_lesions(scene, bright, parameters, projection, streams[4])
-    paint_vessels(scene, fields, coverage["disc"], projection.px_per_mm, streams[2])
+    paint_vessels(scene, fields, coverage["disc"], coverage["cup"], projection.px_per_mm, streams[2])
     for name, plane in paint_lesions(scene, other, parameters, projection, streams[4]).items():
         lesion_masks[name] = np.maximum(lesion_masks[name], plane)
     rgb = photograph(scene, parameters, projection, streams[5])

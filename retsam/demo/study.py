@@ -64,12 +64,14 @@ def demo_config(folder: str | Path) -> dict[str, Any]:
                 "sex": {"column": "sex", "type": "categorical", "levels": ["female", "male"]},
                 "hypertension": {"column": "hypertension", "type": "binary"},
                 "site": {"column": "site", "type": "categorical"},
+                "device": {"column": "device", "type": "categorical"},
             },
             "shard_size": 40,
         },
         "association": {
             "outcomes": ["dr", "amd", "glaucoma", "myopia"],
             "covariate_sets": {"crude": [], "age_sex": ["age", "sex"], "full": ["age", "sex", "hypertension", "site"]},
+            "robustness": {"covariate_set": "age_sex", "camera_columns": ["site", "device"]},
         },
     }
 

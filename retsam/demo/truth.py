@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from retsam.demo.geometry import Projection, fovea_position
+from retsam.demo.geometry import Projection, cup_centre, fovea_position
 from retsam.demo.lesions import Lesion
-from retsam.demo.paint import cup_centre
 from retsam.demo.parameters import LESIONS, EyeParameters
 from retsam.demo.raster import polyline_crossings
 from retsam.demo.vessels import Segment

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from retsam.demo.geometry import cup_centre
 from retsam.demo.parameters import EyeParameters
 
 __all__ = ["Segment", "grow_vessels"]
@@ -101,6 +102,12 @@ def _spline(controls: np.ndarray, spacing: float = 0.2) -> np.ndarray:
     return np.vstack([*pieces, controls[-1:]])
 
 
+def _hub(parameters: EyeParameters) -> tuple[float, float]:
+    """Where vessels come up, millimetres: a little nasal in the cup."""
+    x, y = cup_centre(parameters)
+    return x - 0.05 * parameters.disc_width_mm * parameters.cdr_horizontal, y
+
+
 def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[str, float, np.ndarray]]:
     """Kind, relative width and course of every trunk, superior ones first."""
     h, reach = parameters.arcade_height_mm, parameters.fovea_distance_mm / 4.55
@@ -108,8 +115,9 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
     def jitter(scale: float) -> float:
         return float(rng.normal(0, scale))
 
-    # The central artery enters nasal of the central vein.
-    roots = {"artery": -0.24 + jitter(0.03), "vein": -0.1 + jitter(0.03)}
+    # Vessels come up through the nasal half of the cup, the central artery nasal of the central vein.
+    hub, depth = _hub(parameters)
+    roots = {"artery": hub - 0.07 + jitter(0.03), "vein": hub + 0.07 + jitter(0.03)}
     trunks = []
     for side in (-1.0, 1.0):
         outer = "vein" if rng.random() < 0.7 else "artery"
@@ -123,7 +131,7 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
                     1.0 + jitter(0.05),
                     np.array(
                         [
-                            (root, side * 0.1),
+                            (root, depth + side * 0.03),
                             (root + 0.04, side * 0.5),
                             (0.12 - shift + jitter(0.06), side * 0.98),
                             ((0.85 + jitter(0.12) - shift) * reach, side * 0.62 * rise),
@@ -142,7 +150,7 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
                     0.72 + jitter(0.05),
                     np.array(
                         [
-                            (root, side * 0.1),
+                            (root, depth + side * 0.03),
                             (root - 0.08, side * 0.42),
                             (-0.5 + 0.2 * swing + jitter(0.06), side * (0.82 + 0.2 * swing)),
                             (-1.5 + 0.7 * swing + jitter(0.2), side * (2.0 + swing + jitter(0.2))),
@@ -159,8 +167,8 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
                     0.46 + jitter(0.05),
                     np.array(
                         [
-                            (root, side * 0.1),
-                            (root - 0.18, side * 0.26),
+                            (root, depth + side * 0.03),
+                            (root - 0.05, depth + side * 0.3),
                             (-0.9, side * (low + jitter(0.05))),
                             (-2.4, side * (2.2 * low + jitter(0.15))),
                             (-5.0, side * (4 * low + jitter(0.4))),
@@ -175,8 +183,8 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
                     0.42 + jitter(0.05),
                     np.array(
                         [
-                            (root, side * 0.1),
-                            (root + 0.2, side * 0.34),
+                            (root, depth + side * 0.03),
+                            (root + 0.06, depth + side * 0.4),
                             (0.8, side * (near + jitter(0.05))),
                             (1.9 * reach, side * (1.9 * near + 0.15 + jitter(0.1))),
                             (3.3 * reach, side * (1.05 + 0.6 * near + jitter(0.12))),
@@ -193,7 +201,7 @@ def _courses(parameters: EyeParameters, rng: np.random.Generator) -> list[tuple[
                     0.5 + jitter(0.05),
                     np.array(
                         [
-                            (root, side * 0.1),
+                            (root, depth + side * 0.03),
                             (root - 0.02, side * 0.5),
                             (-0.2, side * 1.0),
                             (-0.1 + jitter(0.15), side * 2.4),
@@ -449,4 +457,25 @@ def grow_vessels(
         growth.run(heapq.heappop(queue)[2], queue, tie)
     # A parent whose daughter died at once would carry a bifurcation that nobody can see: daughters shorter than
     # three steps are dropped, which leaves their parent with one child (drawn as a plain continuation).
-    return [Segment(tip.kind, tip.width, _smooth(tip.nodes), tip.parent, children) for tip, children in growth.segments]
+    return [
+        Segment(tip.kind, tip.width, _on_disc(_smooth(tip.nodes), parameters), tip.parent, children) for tip, children in growth.segments
+    ]
+
+
+def _on_disc(points: np.ndarray, parameters: EyeParameters) -> np.ndarray:
+    """The course of vessels on the disc, from that of straight spokes.
+
+    In the cup they run up and down together, and part at its edge. What lies deep is seen shifted nasally against the rim, so that they
+    kink where they cross that edge (bayoneting).
+    """
+    if parameters.cdr_vertical == 0:
+        return points
+    angle = math.radians(parameters.disc_tilt)
+    c, s = math.cos(angle), math.sin(angle)
+    centre, root = cup_centre(parameters), _hub(parameters)[0]
+    u = (c * points[:, 0] + s * points[:, 1] - centre[0]) / (0.5 * parameters.disc_width_mm * parameters.cdr_horizontal)
+    v = (-s * points[:, 0] + c * points[:, 1] - centre[1]) / (0.5 * parameters.disc_height_mm * parameters.cdr_vertical)
+    out = np.hypot(u, v)
+    inside = np.clip((1.06 - out) / 0.16, 0, 1)
+    shift = 0.22 * parameters.cdr_vertical * inside**2 * (3 - 2 * inside)
+    return np.column_stack([root + (points[:, 0] - root) * np.minimum(out, 1) - shift, points[:, 1]])
