@@ -3,9 +3,9 @@
 An estimating equation with a working correlation weighs each eye's residual by the other eye's covariates. It estimates the association of
 an eye's outcome with that eye's biomarker only where the fellow's biomarker adds nothing: ``E[y_1 | x_1, x_2] = E[y_1 | x_1]`` (Pepe &
 Anderson 1994, Commun Stat Simul 23:939). A disease of the subject that shows in both eyes breaks this: each eye's biomarker is a second
-reading of the same disease. Working independence needs no such condition. The two estimates are compared as by Hausman (1978,
-Econometrica 46:1251): their difference, one Newton step of the independence equations from the exchangeable estimate, over its error from
-the clusters.
+reading of the same disease. Working independence needs no such condition. The exchangeable estimate,
+the narrower one, is kept where both say the same: their difference is one Newton step of the independence equations from the exchangeable
+estimate.
 """
 
 from __future__ import annotations
@@ -57,19 +57,23 @@ def _pair(e, z, y, starts, beta, alpha, family, h0, h1):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _difference(e, z, y, starts, beta, alpha, family, b0, b1):
-    """Sum over clusters, and sum of squares, of what each adds to the difference of the first coefficient."""
+def _difference(e, z, y, starts, beta, alpha, family, b0, b1, summed, squared):
+    """Adds over clusters: each one's part in the difference of the coefficients (``summed``), and the square of its part in the
+    independence estimate (``squared``)."""
     k, q = e.shape[1], z.shape[1]
     p = k + q
     row = np.empty(p)
+    s0, s1 = np.empty(p), np.empty(p)
+    total = np.empty(p)
     a = 1.0 / (1.0 - alpha)
-    summed, squared = 0.0, 0.0
     for c in range(len(starts) - 1):
         first, last = starts[c], starts[c + 1]
         m = last - first
         w = 1.0 if m == 1 else a
         b = 0.0 if m == 1 else a * alpha / (1.0 + (m - 1) * alpha)
-        plain, weighed, total, residual = 0.0, 0.0, 0.0, 0.0
+        s0[:] = 0.0
+        total[:] = 0.0
+        residual = 0.0
         for i in range(first, last):
             eta = 0.0
             for j in range(k):
@@ -81,26 +85,28 @@ def _difference(e, z, y, starts, beta, alpha, family, b0, b1):
             mu, v = _mean_variance(eta, family)
             s = math.sqrt(v)
             r = (y[i] - mu) / s
-            t0, t1 = 0.0, 0.0
-            for j in range(p):
-                t0 += b0[j] * row[j]
-                t1 += b1[j] * row[j]
-            plain += t0 * s * r
-            weighed += w * t1 * s * r
-            total += t1 * s
             residual += r
-        d = plain - (weighed - b * total * residual)
-        summed += d
-        squared += d * d
-    return summed, squared
+            for j in range(p):
+                t = row[j] * s
+                s0[j] += t * r
+                total[j] += t
+        for j in range(p):
+            s1[j] = w * s0[j] - b * total[j] * residual
+        for g in range(k):
+            plain, weighed = 0.0, 0.0
+            for j in range(p):
+                plain += b0[g, j] * s0[j]
+                weighed += b1[g, j] * s1[j]
+            summed[g] += plain - weighed
+            squared[g] += plain * plain
 
 
-def disagreement(exposure: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray, family: str, fit: Fit) -> float:
-    """Difference of the independence estimate from the exchangeable one, in standard errors of the difference.
+def disagreement(exposures: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray, family: str, fit: Fit) -> float:
+    """Difference of the independence estimates from the exchangeable ones, in standard errors of the former.
 
     Parameters
     ----------
-    exposure : ndarray [n, 1]
+    exposures : ndarray [n, k]
     covariates : ndarray [n, q]
     y : ndarray [n]
     starts : ndarray [K + 1]
@@ -111,24 +117,29 @@ def disagreement(exposure: np.ndarray, covariates: np.ndarray, y: np.ndarray, st
     Returns
     -------
     float
-        A standard normal score where the fellow eye adds nothing; 0 where there is no correlation, or an information matrix is singular.
+        That of the exposure with the largest, with its sign; 0 where there is no correlation, or an information matrix is singular.
     """
     if fit.alpha == 0.0:
         return 0.0
-    size = float(np.sqrt(np.mean(exposure**2)))
-    beta = np.concatenate([fit.beta[:1] * size, fit.beta[1:]])
-    e = np.ascontiguousarray(exposure / size, dtype=float)
+    k = exposures.shape[1]
+    size = np.sqrt(np.mean(exposures**2, axis=0))
+    beta = np.concatenate([fit.beta[:k] * size, fit.beta[k:]])
+    e = np.ascontiguousarray(exposures / size, dtype=float)
     z = np.ascontiguousarray(covariates, dtype=float)
     y = np.ascontiguousarray(y, dtype=float)
     starts = np.ascontiguousarray(starts, dtype=np.int64)
     p = len(beta)
-    rows = []
+    breads = []
     informations = np.zeros((p, p)), np.zeros((p, p))
     _pair(e, z, y, starts, beta, fit.alpha, FAMILIES[family], *informations)
     for h in informations:
         low, d, ok = cholesky(h, 1e-11)
         if not ok:
             return 0.0
-        rows.append(np.ascontiguousarray(inverse(low, d)[0]))
-    summed, squared = _difference(e, z, y, starts, beta, fit.alpha, FAMILIES[family], *rows)
-    return summed / math.sqrt(squared) if squared > 0 else 0.0
+        breads.append(np.ascontiguousarray(inverse(low, d)[:k]))
+    summed, squared = np.zeros(k), np.zeros(k)
+    _difference(e, z, y, starts, beta, fit.alpha, FAMILIES[family], *breads, summed, squared)
+    if not np.all(squared > 0):
+        return 0.0
+    scores = summed / np.sqrt(squared)
+    return float(scores[np.argmax(np.abs(scores))])

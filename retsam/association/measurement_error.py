@@ -153,12 +153,22 @@ def regression_calibration(
 ) -> dict[str, float] | None:
     """Estimate and interval with the calibrated biomarker; the reliability's own uncertainty is carried along (delta method)."""
 
-    def fit(value: float):
+    def fit(value: float, used: Models = models):
         unit = calibrated(x, batch.z, batch.starts, min(max(value, 0.02), 1.0))
         if unit is None:
             return None
         answer = fit_model(
-            problem.kind, unit, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha
+            problem.kind,
+            unit,
+            batch.z,
+            batch.y,
+            batch.starts,
+            used,
+            batch.event,
+            batch.entry,
+            batch.start,
+            batch.start_alpha,
+            batch.separated,
         )
         return answer if answer.fit is not None else None
 
@@ -168,7 +178,9 @@ def regression_calibration(
     beta, variance = float(middle.fit.beta[0]), float(middle.fit.cov[0, 0])
     if reliability.se > 0:
         step = min(0.02, (1 - reliability.value) / 2)
-        up, down = (fit(reliability.value + step), fit(reliability.value - step)) if step > 0 else (None, None)
+        # one working correlation on both sides, or a slope would be made of the step from one to the other
+        same = models.model_copy(update={"correlation": "independence"})
+        up, down = (fit(reliability.value + step, same), fit(reliability.value - step, same)) if step > 0 else (None, None)
         if up is not None and down is not None:
             slope = float(up.fit.beta[0] - down.fit.beta[0]) / (2 * step)
             variance += slope**2 * reliability.se**2
@@ -251,7 +263,9 @@ def corrected(
     x, _, r2, note = prepare_exposure(exposure, batch, models, True, config.exposures.winsorise)
     if x is None:
         return {**row, "note": note}
-    answer = fit_model(problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha)
+    answer = fit_model(
+        problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha, batch.separated
+    )
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
     plain = interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, models.level)

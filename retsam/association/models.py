@@ -25,8 +25,12 @@ _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED:
 #: beyond it is tested for separation and penalised first. Also the largest standard error of an estimate that says anything.
 UNBOUNDED = 5.0
 
-#: Standard errors by which the exchangeable estimate may differ from that of working independence (two-sided p = 0.01).
-DISAGREE = 2.576
+#: Standard errors by which the exchangeable estimate may differ from that of working independence: a bias so large takes an interval of
+#: 95 % to 94.3 %, and a choice by chance between two valid estimates so close keeps the type-I error within 5.5 %.
+DISAGREE = 0.25
+
+#: Working correlation from which two eyes count by little but their difference (its weight is 1 / (1 - alpha)).
+HIGH_CORRELATION = 0.9
 
 #: Rows that differ from the exposure's commonest value, below which separation is looked for with an independence fit, which diverges then.
 SPARSE = 20
@@ -136,12 +140,12 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
             return _penalised(exposures, covariates, y, starts, models, "separated")
     if models.correlation == "exchangeable":
         # A correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider. Nor may
-        # one that ran into its bound: near 1, two eyes count by their difference alone, and a log odds ratio of 2 came out as 0.1. Nor one
+        # one that is near its bound: two eyes count by their difference alone there, and a log odds ratio of 2 came out as 0.1. Nor one
         # under which the estimate is another than what it is asked to be.
-        if fit.code == OK and fit.bounded:
+        if fit.code == OK and (fit.bounded or fit.alpha > HIGH_CORRELATION):
             notes.append("correlation_bounded")
-        elif fit.code == OK and exposures.shape[1] == 1 and abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
-            notes.append("fellow_eye_informs")
+        elif fit.code == OK and abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
+            notes.append("correlation_matters")
     if notes or (fit.code != OK and models.correlation == "exchangeable"):
         fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
         if fit.code == OK:

@@ -303,7 +303,17 @@ def imputed(problems: Problems, outcome: str, exposures: Sequence[Exposure], con
             if unit is None:
                 break
             answer = fit_model(
-                whole.kind, unit, batch.z, batch.y, batch.starts, config.models, batch.event, batch.entry, batch.start, batch.start_alpha
+                whole.kind,
+                unit,
+                batch.z,
+                batch.y,
+                batch.starts,
+                config.models,
+                batch.event,
+                batch.entry,
+                batch.start,
+                batch.start_alpha,
+                batch.separated,
             )
             if answer.fit is None:
                 note = ";".join(answer.notes)
