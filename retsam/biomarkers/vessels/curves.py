@@ -16,10 +16,13 @@ TURN_BOW = 0.4
 #: ...and tortuosity is measured on stretches at least this long: in widths, and px.
 MIN_LENGTH_WIDTHS = 3.0
 MIN_LENGTH_PX = 8.0
+#: A centreline whose curvature times width is larger (a radius under 1.7 widths) does not bend but kinks, where vessels that touch were
+#: followed as one: that counts no more than the inside of a junction.
+SHARPEST = 0.6
 
 
 @njit(cache=True)
-def _stretches(points, step, sample_length, kappa, measured, width, starts, stops, turn_angle, turn_bow, out):
+def _stretches(points, step, sample_length, kappa, measured, width, starts, stops, turn_angle, turn_bow, sharpest, out):
     """Metrics of stretches [start, stop) of samples into out [R, 10]; see `Stretches`."""
     for r in range(len(starts)):
         a, b = starts[r], stops[r]
@@ -35,10 +38,11 @@ def _stretches(points, step, sample_length, kappa, measured, width, starts, stop
         count = 0
         for i in range(a, b):
             if measured[i]:
-                ds = sample_length[i]
-                total_measured += ds
-                k1 += abs(kappa[i]) * ds
-                k2 += kappa[i] * kappa[i] * ds
+                if abs(kappa[i]) * width[i] <= sharpest:
+                    ds = sample_length[i]
+                    total_measured += ds
+                    k1 += abs(kappa[i]) * ds
+                    k2 += kappa[i] * kappa[i] * ds
                 w1 += width[i]
                 w2 += width[i] * width[i]
                 count += 1
@@ -108,7 +112,7 @@ class Stretches:
         Segment, and its samples [start, stop) of the graph's arrays.
     length, chord : ndarray [R]
     measured_length : ndarray [R]
-        Length over which curvature and width were measured (outside junctions).
+        Length over which curvature was measured (outside junctions and kinks).
     curvature, curvature_squared : ndarray [R]
         Integrals of |curvature| and of its square over the measured length.
     turns : ndarray [R]
@@ -172,7 +176,7 @@ def stretches(graph: VesselGraph, inside: np.ndarray | None = None) -> Stretches
     out = np.zeros((len(starts), 10))
     _stretches(
         graph.points, graph.step, graph.sample_length, graph.curvature, graph.measured, graph.width, starts, stops,
-        TURN_ANGLE, TURN_BOW * graph.unit, out,
+        TURN_ANGLE, TURN_BOW * graph.unit, SHARPEST, out,
     )  # fmt: skip
     segment = np.searchsorted(graph.offsets, starts, side="right") - 1
     return Stretches(graph, segment, starts, stops, *out.T)

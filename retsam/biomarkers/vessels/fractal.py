@@ -10,6 +10,7 @@ from numba import njit
 
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.vessels.analysis import STRUCTURES, Analysis, Value, column
+from retsam.biomarkers.vessels.pose import canonical_pose
 
 #: Smallest box on the skeleton, px; and on the mask, in mean widths (smaller boxes measure the vessels' area, not their course).
 SMALLEST_SKELETON_BOX = 2.0
@@ -196,9 +197,13 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         if np.count_nonzero(on_line) < 16:
             values |= dict.fromkeys(names + extra, Null("too_few_vessels"))
             continue
+        # The grids start at the picture's corner: in one pose a turned or mirrored mask meets the same boxes.
+        plane = analysis.context.plane(structure)
+        pose = canonical_pose(plane)
+        on_line, plane, fov = pose.apply(on_line), pose.apply(plane), pose.apply(fov)
         on_skeleton = dimensions(on_line, fov, SMALLEST_SKELETON_BOX * graph.unit, largest)
         width = graph.width[graph.measured].mean() if graph.measured.any() else 2.0
-        on_mask = dimensions(analysis.context.plane(structure), fov, max(2.0, SMALLEST_MASK_BOX * width), largest)
+        on_mask = dimensions(plane, fov, max(2.0, SMALLEST_MASK_BOX * width), largest)
         for found, part in ((on_skeleton, names[:3]), (on_mask, names[3:])):
             values |= {name: found[key] for name, key in zip(part, _DIMENSIONS, strict=True)}
         fits = (
