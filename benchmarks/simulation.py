@@ -129,7 +129,7 @@ def result_of(row: dict, truth: float) -> Result:
     )
 
 
-def one_effect(rng, kind, subjects, small_sample="kauermann_carroll", beta=BETA):
+def one_effect(rng, kind, subjects, small_sample="kauermann_carroll", beta=BETA, correlation="independence"):
     """Estimate and interval of one biomarker, per unit."""
     from retsam.association.config import Models
     from retsam.association.grid import Exposure, estimate_row, make_batch
@@ -137,12 +137,12 @@ def one_effect(rng, kind, subjects, small_sample="kauermann_carroll", beta=BETA)
     eyes = Eyes.draw(rng, subjects)
     x = eyes.biomarker(rng)
     problem = problem_of(eyes, kind, *eyes.outcome(rng, kind, x, beta))
-    models = Models(small_sample=small_sample)
+    models = Models(small_sample=small_sample, correlation=correlation)
     row = estimate_row(problem, Exposure("x", "", "", "none", x, np.nan), make_batch(problem, problem.rows, models), models, False, 0.0)
     return {"": result_of(row, beta)}
 
 
-def shared_disease(rng, subjects, share, alike, beta=BETA, correlation="exchangeable"):
+def shared_disease(rng, subjects, share, alike, beta=BETA, correlation="independence"):
     """A disease of the subject: ``share`` of the subjects have it, and the second eye is as the first in ``alike`` of them.
 
     Given the disease of an eye its biomarker is normal with unit variance and ``beta`` higher, so that ``beta`` is its log odds ratio.
@@ -239,15 +239,23 @@ SCENARIOS = {
     "binary, 60 subjects": (one_effect, {"kind": "binary", "subjects": 60}, True),
     "binary, 60 subjects, no correction": (one_effect, {"kind": "binary", "subjects": 60, "small_sample": "none"}, False),
     "binary, 60 subjects, Mancl-DeRouen": (one_effect, {"kind": "binary", "subjects": 60, "small_sample": "mancl_derouen"}, False),
-    "eyes always alike": (shared_disease, {"subjects": 300, "share": 0.25, "alike": 1.0}, True),
-    "eyes always alike, no effect": (shared_disease, {"subjects": 300, "share": 0.25, "alike": 1.0, "beta": 0.0}, True),
-    "eyes mostly alike, 20 cases": (shared_disease, {"subjects": 300, "share": 0.07, "alike": 0.97}, True),
-    "eyes mostly alike, 20 cases, no effect": (shared_disease, {"subjects": 300, "share": 0.07, "alike": 0.97, "beta": 0.0}, True),
-    "eyes alike in 80 %": (shared_disease, {"subjects": 300, "share": 0.25, "alike": 0.8}, True),
-    "eyes alike in 80 %, no effect": (shared_disease, {"subjects": 300, "share": 0.25, "alike": 0.8, "beta": 0.0}, True),
-    "eyes alike in 80 %, working independence": (
-        shared_disease, {"subjects": 300, "share": 0.25, "alike": 0.8, "correlation": "independence"}, False
-    ),
+    **{
+        f"{kind}, exchangeable{text}": (
+            one_effect, {"kind": kind, "subjects": 300, "beta": beta, "correlation": "exchangeable"}, True
+        )
+        for kind in ("binary", "continuous")
+        for text, beta in (("", BETA), (", no effect", 0.0))
+    },
+    **{
+        f"{name}{how}{text}": (shared_disease, {**settings, "beta": beta, "correlation": how.strip(", ") or "independence"}, True)
+        for name, settings in (
+            ("eyes always alike", {"subjects": 300, "share": 0.25, "alike": 1.0}),
+            ("eyes mostly alike, 20 cases", {"subjects": 300, "share": 0.07, "alike": 0.97}),
+            ("eyes alike in 80 %", {"subjects": 300, "share": 0.25, "alike": 0.8}),
+        )
+        for how in ("", ", exchangeable")
+        for text, beta in (("", BETA), (", no effect", 0.0))
+    },
     **{
         f"{kind}, reliability {r}": (noisy_effect, {"kind": kind, "subjects": 400, "reliability": r}, True)
         for kind in ("binary", "continuous")
@@ -409,6 +417,10 @@ def page(report: dict, bad: pd.DataFrame, cohorts: int, seconds: float, seed: in
                 f"{100 * r['fell_back']:.0f} ({100 * r['bounded']:.0f}) | {met} |"
             )
     lines += [
+        "",
+        "The plan's default is working independence. `eyes alike`: a disease of the subject that shows in both eyes, read off each eye's",
+        "biomarker. There an exchangeable working correlation estimates another quantity (Pepe & Anderson 1994); it gives way to",
+        "independence from a working correlation of 0.9, and below that its rows say `correlation_matters`.",
         "",
         "`rc` is regression calibration, `simex` simulation-extrapolation, `plain` the estimate that they correct: its interval is about",
         "another effect, the attenuated one, and no bar is asked of it. Scenarios without an entry under `bar met` are for comparison.",

@@ -184,7 +184,7 @@ def test_sensitivity_holds_and_names_what_changed(analysis):
         "primary",
         "gradable_only",
         "without:site=A",
-        "independence",
+        "exchangeable",
         "one_eye",
         "winsorised",
         "rank_inverse_normal",
@@ -377,7 +377,9 @@ def test_collinear_covariates_are_dropped_and_named(tables):
 
 
 def test_one_eye_subjects_need_no_correlation():
-    table = associate(plan(), *simulated_tables(300, 4, seed=3, both_eyes=0.0)).set_index(["biomarker", "covariate_set"])
+    table = associate(plan(models={"correlation": "exchangeable"}), *simulated_tables(300, 4, seed=3, both_eyes=0.0)).set_index(
+        ["biomarker", "covariate_set"]
+    )
     assert table.loc[("b0", "age_sex"), "converged"] and table.loc[("b0", "age_sex"), "note"] == "no_pairs"
     assert table.loc[("b0", "age_sex"), "n"] == table.loc[("b0", "age_sex"), "n_clusters"]
 

@@ -119,7 +119,10 @@ class Models(_Section):
     """How models are estimated."""
 
     correlation: Literal["exchangeable", "independence"] = Field(
-        "exchangeable", description="Working correlation between rows of one cluster."
+        "independence",
+        description="Working correlation between rows of one cluster; errors are cluster-robust under either. `exchangeable` is narrower, "
+        "but estimates what is asked only where the fellow eye's biomarker tells nothing of this eye's outcome: a disease of both eyes "
+        "comes out too weak (rows say `correlation_matters`).",
     )
     small_sample: Literal["none", "df", "kauermann_carroll", "mancl_derouen"] = Field(
         "kauermann_carroll",
@@ -166,7 +169,7 @@ class Robustness(_Section):
     knots: int = Field(4, ge=3, le=7, description="Knots of the restricted cubic spline (at Harrell's quantiles).")
     gradable_only: bool = Field(True, description="Repeat without photographs graded usable.")
     leave_one_out: tuple[str, ...] = Field((), description="Columns whose levels are left out one by one, for example `site`.")
-    independence: bool = Field(True, description="Repeat with working independence.")
+    other_correlation: bool = Field(True, description="Repeat with the other working correlation (`exchangeable` or `independence`).")
     one_eye: bool = Field(True, description="Repeat with one eye a subject, drawn at random.")
     winsorise: float = Field(0.01, ge=0, lt=0.5, description="Repeat with this share winsorised; 0 is off.")
     rank: bool = Field(True, description="Repeat with rank-inverse-normal biomarkers.")

@@ -3,9 +3,8 @@
 An estimating equation with a working correlation weighs each eye's residual by the other eye's covariates. It estimates the association of
 an eye's outcome with that eye's biomarker only where the fellow's biomarker adds nothing: ``E[y_1 | x_1, x_2] = E[y_1 | x_1]`` (Pepe &
 Anderson 1994, Commun Stat Simul 23:939). A disease of the subject that shows in both eyes breaks this: each eye's biomarker is a second
-reading of the same disease. Working independence needs no such condition. The exchangeable estimate,
-the narrower one, is kept where both say the same: their difference is one Newton step of the independence equations from the exchangeable
-estimate.
+reading of the same disease. Working independence needs no such condition. How far the two estimates lie
+apart is one Newton step of the independence equations from the exchangeable estimate.
 """
 
 from __future__ import annotations

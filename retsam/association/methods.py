@@ -14,6 +14,8 @@ from retsam.association.sample import Sample
 
 _REFERENCES = {
     "gee": "Liang KY, Zeger SL. Longitudinal data analysis using generalized linear models. Biometrika 1986;73:13-22.",
+    "pepe": "Pepe MS, Anderson GL. A cautionary note on inference for marginal regression models with longitudinal data and general "
+    "correlated response data. Commun Stat Simul Comput 1994;23:939-951.",
     "mancl_derouen": "Mancl LA, DeRouen TA. A covariance estimator for GEE with improved small-sample properties. Biometrics "
     "2001;57:126-134.",
     "kauermann_carroll": "Kauermann G, Carroll RJ. A note on the efficiency of sandwich covariance matrix estimation. J Am Stat Assoc "
@@ -135,7 +137,9 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     if {"binary", "continuous", "count"} & set(kinds):
         small = _SMALL[m.small_sample]
         extra = f" {cite(m.small_sample)}" if m.small_sample in _REFERENCES else ""
-        out.append(f"The working correlation between rows of a cluster was {m.correlation}; inference used {small}{extra}.")
+        working = "independence" if m.correlation == "independence" else "exchangeable correlation"
+        why = f", which asks nothing of the fellow eye's biomarker {cite('pepe')}" if m.correlation == "independence" else ""
+        out.append(f"Estimating equations assumed working {working} within a cluster{why}; inference used {small}{extra}.")
     sets = "; ".join(f"{name} ({', '.join(terms) if terms else 'no covariates'})" for name, terms in config.covariate_sets.items())
     out.append(f"Each model was fitted with these covariate sets: {sets}. Rows that lack a covariate of a set were left out of it.")
     out.append(

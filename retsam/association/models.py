@@ -25,8 +25,8 @@ _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED:
 #: beyond it is tested for separation and penalised first. Also the largest standard error of an estimate that says anything.
 UNBOUNDED = 5.0
 
-#: Standard errors by which the exchangeable estimate may differ from that of working independence: a bias so large takes an interval of
-#: 95 % to 94.3 %, and a choice by chance between two valid estimates so close keeps the type-I error within 5.5 %.
+#: Standard errors by which an exchangeable estimate may differ from that of working independence before the reader is told: a bias so
+#: large takes an interval of 95 % to 94.3 %.
 DISAGREE = 0.25
 
 #: Working correlation from which two eyes count by little but their difference (its weight is 1 / (1 - alpha)).
@@ -139,17 +139,17 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
         if odd and separated(np.column_stack([exposures, covariates]), y):
             return _penalised(exposures, covariates, y, starts, models, "separated")
     if models.correlation == "exchangeable":
-        # A correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider. Nor may
-        # one that is near its bound: two eyes count by their difference alone there, and a log odds ratio of 2 came out as 0.1. Nor one
-        # under which the estimate is another than what it is asked to be.
-        if fit.code == OK and (fit.bounded or fit.alpha > HIGH_CORRELATION):
-            notes.append("correlation_bounded")
-        elif fit.code == OK and abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
+        if fit.code != OK or fit.bounded or fit.alpha > HIGH_CORRELATION:
+            # A correlation that wanders (few pairs, all discordant) must not cost the estimate: independence is as valid, only wider. Nor
+            # may one that is near its bound: two eyes count by their difference alone there, and a log odds ratio of 2 came out as 0.1.
+            if fit.code == OK:
+                notes.append("correlation_bounded")
+            fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
+            if fit.code == OK:
+                notes.append("independence")
+        elif abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
+            # told, not mended: an estimate chosen by what it says has no interval that holds
             notes.append("correlation_matters")
-    if notes or (fit.code != OK and models.correlation == "exchangeable"):
-        fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
-        if fit.code == OK:
-            notes.append("independence")
     if kind == "binary" and models.firth and (fit.code in (NOT_CONVERGED, DIVERGED) or effect_size(exposures, fit.beta) > UNBOUNDED):
         # A row or two keep the sample from separation. Maximum likelihood exaggerates there, and its sandwich error is far too small.
         return _penalised(exposures, covariates, y, starts, models, "nearly_separated")

@@ -163,8 +163,9 @@ def sensitivity(
     for column in plan.leave_one_out:
         for label, mask in subgroup_levels(frame, column, None):
             variants.append((f"without:{label}", ~mask, models, {}))
-    if plan.independence and models.correlation != "independence":
-        variants.append(("independence", None, models.model_copy(update={"correlation": "independence"}), {}))
+    if plan.other_correlation:
+        other = "independence" if models.correlation == "exchangeable" else "exchangeable"
+        variants.append((other, None, models.model_copy(update={"correlation": other}), {}))
     if plan.one_eye and len(np.unique(problems.sample.cluster)) < len(frame):
         variants.append(("one_eye", None, models, {"one_eye": True}))
     if plan.winsorise > 0 and config.exposures.winsorise != plan.winsorise:
