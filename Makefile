@@ -1,6 +1,7 @@
 # retsam: `make demo` and `make test` each set up everything they need on a machine with Python 3.11 or newer.
 #
 #   make demo      render a cohort and run the whole study on it; the last line is the report's path
+#   make setup     the environment alone (.venv), for studies of your own
 #   make test      the tests
 #   make ci        what .ci/run does
 #   make picture   docs/images/report.png again, from the demo's report
