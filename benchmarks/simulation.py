@@ -266,6 +266,8 @@ SCENARIOS = {
     ),
     "null, 40 correlated biomarkers": (many_tests, {"subjects": 300, "biomarkers": 40, "share": 0.0}, True),
     "8 of 40 biomarkers real": (many_tests, {"subjects": 300, "biomarkers": 40, "share": 0.2}, True),
+    "ordered, 60 subjects": (one_effect, {"kind": "ordered", "subjects": 60}, True),
+    "time, 60 subjects": (one_effect, {"kind": "time", "subjects": 60}, True),
 }  # fmt: skip
 
 

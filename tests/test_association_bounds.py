@@ -18,6 +18,7 @@ from retsam.association.fellow import disagreement
 from retsam.association.firth import fit_firth, separated
 from retsam.association.gee import OK, fit_gee
 from retsam.association.grid import COLLINEAR
+from retsam.association.impute import chained_equations
 from retsam.association.models import UNBOUNDED, effect_size, fit_model
 from retsam.association.scale import choose_transform, log_unit, transformed
 from retsam.biomarkers.registry import registry
@@ -267,3 +268,36 @@ def test_the_schema_takes_the_short_forms():
     for bad in ({"outcomes": [3]}, {"outcomes": [{"nam": "dr"}]}, {"subgroups": "sex"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, part)
+
+
+# ---- imputation of clustered rows ----------------------------------------------------------------------------------------
+
+
+def test_imputation_keeps_what_two_eyes_share():
+    n, starts, rng, _ = eyes(400, seed=8)
+    subject = np.repeat(np.arange(400), 2)
+    age = rng.normal(60, 9, 400)[subject]
+    x = 0.9 * rng.normal(size=400)[subject] + np.sqrt(0.19) * rng.normal(size=n)
+    y = (rng.random(n) < 1 / (1 + np.exp(1 - 0.5 * x))).astype(float)
+    gone = rng.random(n) < 0.3
+    words = np.where(np.arange(400) % 3 == 0, "a", "b")[subject].astype(object)
+    data = pd.DataFrame({"age": age, "word": words, "x": x, "__y": y})
+    data.loc[gone, "x"] = np.nan
+    lost = np.isin(subject, np.arange(30, 60))  # both eyes lack age and word
+    data.loc[lost | (np.arange(n) == 3), "age"] = np.nan
+    data.loc[lost, "word"] = None
+    complete = chained_equations(data, 3, np.random.default_rng(0), cycles=4, cluster=subject)
+    alone = chained_equations(data, 3, np.random.default_rng(0), cycles=4)
+    first, second = np.arange(0, n, 2), np.arange(1, n, 2)
+    one_gone = gone[first] != gone[second]
+
+    def shared(tables):
+        return np.mean([np.corrcoef(t["x"].to_numpy()[first][one_gone], t["x"].to_numpy()[second][one_gone])[0, 1] for t in tables])
+
+    assert shared(complete) > 0.65 and shared(alone) < 0.3  # 0.81 in truth
+    for table in complete:
+        assert not table.isna().any().any()
+        assert (table.groupby(subject)[["age", "word"]].nunique() == 1).all().all()
+        assert table["age"].iloc[3] == age[3]  # known from the fellow eye
+        assert set(table["x"][gone]) <= set(x[~gone])
+    assert complete[0]["age"][lost].nunique() > 5

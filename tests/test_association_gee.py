@@ -112,7 +112,7 @@ def test_ordinal_equals_statsmodels(n_levels):
     latent = eta + rng.logistic(size=len(eta))
     y = np.searchsorted(np.quantile(latent, np.linspace(0, 1, n_levels + 1)[1:-1]), latent)
     starts = cluster_starts(cluster)
-    ours = fit_ordinal(x, z[:, 1:], y, starts, small_sample=False)
+    ours = fit_ordinal(x, z[:, 1:], y, starts, small_sample="none")
     assert ours.code == OK
     theirs = OrderedModel(y, np.column_stack([x, z[:, 1:]]), distr="logit").fit(method="newton", disp=0, tol=1e-12, maxiter=200)
     np.testing.assert_allclose(ours.beta[:3], theirs.params[:3], rtol=RELATIVE)
@@ -192,3 +192,34 @@ def test_a_correlation_at_its_bound_does_not_hide_the_effect():
     assert {"correlation_bounded", "independence"} <= set(answer.notes)
     independent = fit_gee(x[:, None], np.ones((600, 1)), y, starts, "logit", "independence", Models().small_sample)
     assert answer.fit.beta[0] == pytest.approx(independent.beta[0], rel=1e-9) and answer.fit.beta[0] > 1
+
+
+def test_ordinal_small_sample_correction_by_its_definition():
+    """Fay & Graubard (2001): cluster scores over sqrt(1 - diag(I_c B)), the informations from numerical derivatives."""
+    sizes = np.random.default_rng(5).integers(1, 4, 40)
+    x, z, eta, cluster, rng = clustered(sizes, seed=6, n_covariates=1)
+    y = np.searchsorted([-0.5, 0.8], eta + rng.logistic(size=len(eta)))
+    starts = cluster_starts(cluster)
+    fit = fit_ordinal(x, z[:, 1:], y, starts, tolerance=1e-12)
+    design = np.column_stack([x, z[:, 1]])
+
+    def loglik(theta, rows):
+        bounds = np.r_[-np.inf, theta[2:], np.inf]
+        f = 1 / (1 + np.exp(-(bounds[:, None] - design[rows] @ theta[:2])))
+        return np.sum(np.log(f[y[rows] + 1, np.arange(rows.sum())] - f[y[rows], np.arange(rows.sum())]))
+
+    def derivatives(rows, h=1e-4):
+        unit = h * np.eye(4)
+        value = lambda d: loglik(fit.beta + d, rows)  # noqa: E731
+        score = np.array([(value(u) - value(-u)) / (2 * h) for u in unit])
+        hessian = np.array([[(value(u + v) - value(u - v) - value(v - u) + value(-u - v)) / (4 * h * h) for u in unit] for v in unit])
+        return score, -hessian
+
+    meat = 0.0
+    for c in np.unique(cluster):
+        score, information = derivatives(cluster == c)
+        leverage = np.clip(np.diag(information @ fit.naive), 0, 0.75)
+        score = score / np.sqrt(1 - leverage)
+        meat = meat + np.outer(score, score)
+    np.testing.assert_allclose(np.diag(fit.cov), np.diag(fit.naive @ meat @ fit.naive), rtol=1e-4)
+    assert np.all(np.diag(fit.cov) > np.diag(fit_ordinal(x, z[:, 1:], y, starts, small_sample="none").cov))

@@ -85,7 +85,7 @@ def test_firth_equals_brglm2(eyes, reference):
 
 def test_ordered_logit_equals_ordinal_and_sandwich(eyes, reference, design):
     x, z, starts = design
-    fit = fit_ordinal(x, z[:, 1:], eyes["grade"].to_numpy(), starts, small_sample=False, tolerance=1e-12)
+    fit = fit_ordinal(x, z[:, 1:], eyes["grade"].to_numpy(), starts, small_sample="none", tolerance=1e-12)
     terms = [*TERMS, "0|1", "1|2", "2|3"]
     np.testing.assert_allclose(fit.beta, expected(reference, "ordinal", terms), rtol=RELATIVE)
     np.testing.assert_allclose(np.sqrt(np.diag(fit.naive)), expected(reference, "ordinal", terms, "se"), rtol=RELATIVE)
@@ -209,7 +209,7 @@ def test_gee_on_odir_equals_geepack(odir, correlation, family, theirs, outcome):
 
 def test_ordered_logit_on_odir_equals_ordinal_and_sandwich(odir):
     x, z, y, starts, reference = odir_fit_parts(odir, "grade", ["age", "sex", "right"])
-    fit = fit_ordinal(x, z[:, 1:], y.astype(int), starts, small_sample=False, tolerance=1e-12)
+    fit = fit_ordinal(x, z[:, 1:], y.astype(int), starts, small_sample="none", tolerance=1e-12)
     terms = ["age", "sex", "right"]
     np.testing.assert_allclose(fit.beta[:3], expected(reference, "ordinal clustered", terms), rtol=RELATIVE)
     np.testing.assert_allclose(np.sqrt(np.diag(fit.cov))[:3], expected(reference, "ordinal clustered", terms, "se"), rtol=RELATIVE)

@@ -86,7 +86,9 @@ def _coded(column: pd.Series) -> np.ndarray:
     return out
 
 
-def chained_equations(data: pd.DataFrame, m: int, rng: np.random.Generator, cycles: int = 10, donors: int = 5) -> list[pd.DataFrame]:
+def chained_equations(
+    data: pd.DataFrame, m: int, rng: np.random.Generator, cycles: int = 10, donors: int = 5, cluster: np.ndarray | None = None
+) -> list[pd.DataFrame]:
     """Complete data sets by chained equations with predictive mean matching.
 
     Parameters
@@ -101,6 +103,8 @@ def chained_equations(data: pd.DataFrame, m: int, rng: np.random.Generator, cycl
         Rounds through the incomplete columns.
     donors : int
         Observed rows, nearest in predicted mean, one of which lends its value.
+    cluster : ndarray of int [n], optional
+        Cluster of each row; rows without one are clusters of their own.
 
     Returns
     -------
@@ -110,19 +114,32 @@ def chained_equations(data: pd.DataFrame, m: int, rng: np.random.Generator, cycl
     Notes
     -----
     van Buuren & Groothuis-Oudshoorn (2011, J Stat Softw 45(3)), type-1 matching: the prediction of observed rows uses the estimate, that
-    of missing rows a draw from its posterior. Words are matched on the predicted shares of their levels.
+    of missing rows one drawn anew. Words are matched on the predicted shares of their levels. Clusters come in three times: the mean of
+    the cluster's other rows in every column is among the predictors (the fellow eye; van Buuren 2011, ch. 10 in Hox & Roberts, Handbook of
+    Advanced Multilevel Analysis), the coefficients are drawn by resampling whole clusters, and what never differs within a cluster (age,
+    sex) is one value for all its rows, taken from the fellow where that has it.
     """
+    cluster = np.arange(len(data)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
+    data = data.copy()
+    same = [c for c in data.columns if _is_of_cluster(data[c], cluster)]
+    for c in same:
+        data[c] = data[c].where(data[c].notna(), data.groupby(cluster)[c].transform("first"))
     incomplete = [c for c in data.columns if data[c].isna().any() and data[c].notna().any()]
     absent = {c: data[c].isna().to_numpy() for c in incomplete}
+    fellows = _Fellows(cluster)
     out = []
     for _ in range(m):
         filled = data.copy()
         for c in incomplete:
             seen = data[c].dropna().to_numpy()
             filled.loc[absent[c], c] = rng.choice(seen, int(absent[c].sum()))
-        for _ in range(cycles if len(incomplete) > 1 else 1):
+        for _ in range(cycles if len(incomplete) > 1 or fellows.any else 1):
             for c in incomplete:
                 others = [_coded(filled[o]) for o in data.columns if o != c]
+                if fellows.any:
+                    # what never differs within a cluster says nothing more by the fellow
+                    others += [fellows.mean(_coded(filled[o])) for o in data.columns if o not in same]
+                    others.append(fellows.alone[:, None])
                 x = np.column_stack([np.ones(len(data)), *others])
                 spread = x.std(axis=0)
                 spread[0] = 1.0
@@ -130,23 +147,45 @@ def chained_equations(data: pd.DataFrame, m: int, rng: np.random.Generator, cycl
                 x[:, 1:] = (x[:, 1:] - x[:, 1:].mean(axis=0)) / x[:, 1:].std(axis=0)
                 target = _coded(data[c])
                 gone, seen = absent[c], ~absent[c]
-                filled.loc[gone, c] = _match(x, target, data[c].to_numpy(), seen, gone, rng, donors)
+                values = _match(x, target, data[c].to_numpy(), seen, gone, cluster, rng, donors)
+                if c in same:
+                    first = np.unique(cluster[gone], return_index=True, return_inverse=True)
+                    values = values[first[1]][first[2]]
+                filled.loc[gone, c] = values
         out.append(filled)
     return out
 
 
-def _match(x, target, values, seen, gone, rng, donors):
-    xs = x[seen]
-    gram = xs.T @ xs
-    gram[np.diag_indices_from(gram)] *= 1 + 1e-6  # collinear columns: a small ridge, as mice uses
-    factor = np.linalg.cholesky(gram)
-    inverse_factor = np.linalg.inv(factor)
-    beta = np.linalg.solve(gram, xs.T @ target[seen])
-    residual = target[seen] - xs @ beta
-    df = max(int(seen.sum()) - x.shape[1], 1)
-    scale = np.sqrt(np.sum(residual**2, axis=0) / rng.chisquare(df))
-    drawn = beta + inverse_factor.T @ rng.normal(size=beta.shape) * scale
-    mean_seen, mean_gone = xs @ beta, x[gone] @ drawn
+def _is_of_cluster(column: pd.Series, cluster: np.ndarray) -> bool:
+    """Whether a column never differs within a cluster, and there is a cluster that shows it."""
+    groups = column.groupby(cluster)
+    return bool((groups.nunique() <= 1).all() and (groups.count() > 1).any())
+
+
+class _Fellows:
+    """Other rows of the same cluster."""
+
+    def __init__(self, cluster: np.ndarray):
+        self.cluster = cluster
+        self.others = np.bincount(cluster)[cluster] - 1
+        self.alone = (self.others == 0).astype(float)
+        self.any = bool((self.others > 0).any())
+
+    def mean(self, columns: np.ndarray) -> np.ndarray:
+        """Mean of the other rows of the cluster; of all rows where there are none (``alone`` tells the two apart)."""
+        total = np.zeros((self.cluster.max() + 1, columns.shape[1]))
+        np.add.at(total, self.cluster, columns)
+        mean = (total[self.cluster] - columns) / np.maximum(self.others, 1)[:, None]
+        return np.where(self.others[:, None] > 0, mean, columns.mean(axis=0))
+
+
+def _match(x, target, values, seen, gone, cluster, rng, donors):
+    beta = _ridge(x[seen], target[seen], np.ones(int(seen.sum())))
+    # whole clusters drawn with replacement: how often each row counts
+    owners, position = np.unique(cluster[seen], return_inverse=True)
+    counts = rng.multinomial(len(owners), np.full(len(owners), 1.0 / len(owners)))[position].astype(float)
+    drawn = _ridge(x[seen], target[seen], counts)
+    mean_seen, mean_gone = x[seen] @ beta, x[gone] @ drawn
     pool_of = values[seen]
     count = min(donors, len(pool_of))
     if mean_seen.shape[1] == 1:
@@ -165,3 +204,10 @@ def _match(x, target, values, seen, gone, rng, donors):
 
         nearest = cKDTree(mean_seen).query(mean_gone, k=count)[1].reshape(len(mean_gone), count)
     return pool_of[nearest[np.arange(len(nearest)), rng.integers(0, count, len(nearest))]]
+
+
+def _ridge(x, target, weights):
+    gram = (x * weights[:, None]).T @ x
+    # collinear columns: a small ridge, as mice uses; an empty column of a draw gets one of its own
+    gram[np.diag_indices_from(gram)] += 1e-6 * np.maximum(np.diag(gram), 1e-3 * np.diag(gram).max())
+    return np.linalg.solve(gram, (x * weights[:, None]).T @ target)

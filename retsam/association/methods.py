@@ -183,7 +183,7 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
         further.append(
             f"missing biomarkers and covariates were imputed {r.imputations} times by chained equations with predictive mean matching "
             f"{cite('mice')} and pooled by Rubin's rules "
-            f"{cite('rubin')}; imputation did not model the clusters"
+            f"{cite('rubin')}; the fellow eye's values were among the predictors and clusters were resampled whole"
         )
     if r.replication:
         further.append(

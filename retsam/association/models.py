@@ -99,8 +99,8 @@ def fit_model(
     if kind in _FAMILY:
         answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, separated_covariates)
     elif kind == "ordered":
-        fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample != "none")
-        answer = Answer("ordered_logit", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
+        fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample)
+        answer = Answer("ordered_logit", fit, (), _df(fit, models)) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
     elif kind == "time":
         answer = _fit_cox(exposures, covariates, y, event, entry, starts)
     else:

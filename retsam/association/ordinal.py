@@ -1,7 +1,10 @@
 """Proportional-odds (ordered logit) models with cluster-robust errors.
 
 ``P(Y <= j) = logistic(theta_j - x'beta)`` (McCullagh 1980, JRSS B 42:109), maximum likelihood by Newton's method with the
-analytic Hessian, the variance by the sandwich of scores summed over clusters (working independence), times ``K / (K - 1)``.
+analytic Hessian, the variance by the sandwich of scores summed over clusters (working independence). For few clusters the scores are
+enlarged as by Fay & Graubard (2001, Biometrics 57:1198): element ``j`` of a cluster's score by ``(1 - min(0.75, (I_c B)_jj))^-1/2`` with
+``I_c`` the cluster's information and ``B`` the inverse of the whole, the counterpart of Kauermann & Carroll's correction for a model whose
+residuals are no single number.
 """
 
 from __future__ import annotations
@@ -10,6 +13,12 @@ import numpy as np
 from scipy.special import expit
 
 from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit
+
+#: Power of (1 - leverage) by which a cluster's score is multiplied.
+POWER = {"kauermann_carroll": -0.5, "mancl_derouen": -1.0}
+
+#: Bound of the leverage that Fay & Graubard set, so that no cluster's score is more than doubled (by the power -1/2).
+LARGEST_LEVERAGE = 0.75
 
 
 def _pieces(theta, eta, y):
@@ -35,7 +44,7 @@ def fit_ordinal(
     y: np.ndarray,
     starts: np.ndarray,
     start: np.ndarray | None = None,
-    small_sample: bool = True,
+    small_sample: str = "kauermann_carroll",
     tolerance: float = 1e-9,
     max_iter: int = 100,
 ) -> Fit:
@@ -53,8 +62,9 @@ def fit_ordinal(
         Row at which each cluster begins, and ``n``.
     start : ndarray [q], optional
         Coefficients of the covariates to start from.
-    small_sample : bool
-        Multiply the sandwich by ``K / (K - 1)``.
+    small_sample : {'none', 'df', 'kauermann_carroll', 'mancl_derouen'}
+        ``df`` multiplies the sandwich by ``K / (K - p)``; the last two are Fay & Graubard's correction, ``mancl_derouen`` with the power
+        -1 in place of -1/2.
 
     Returns
     -------
@@ -137,12 +147,19 @@ def fit_ordinal(
     if code != OK:
         return Fit(estimate, bad, bad, 0.0, 1.0, n, n_clusters, n_iter, code)
     naive = np.linalg.inv(scaled) * np.outer(d, d)
-    rows = np.zeros((n, total))
-    rows[:, :p] = -x * (gu + gl)[:, None]
+    # derivatives of a row's upper and lower bound by the coefficients and thresholds
+    upper, lower = np.zeros((n, total)), np.zeros((n, total))
+    upper[:, :p] = lower[:, :p] = -x
     for j in range(levels - 1):
-        rows[:, p + j] = np.where(y == j, gu, 0.0) + np.where(y == j + 1, gl, 0.0)
-    sums = np.add.reduceat(rows, starts[:-1], axis=0)
+        upper[y == j, p + j] = 1.0
+        lower[y == j + 1, p + j] = 1.0
+    sums = np.add.reduceat(upper * gu[:, None] + lower * gl[:, None], starts[:-1], axis=0)
+    if small_sample in POWER:
+        above, below = upper @ naive, lower @ naive
+        leverage = -(huu[:, None] * upper * above + hll[:, None] * lower * below + hul[:, None] * (upper * below + lower * above))
+        leverage = np.clip(np.add.reduceat(leverage, starts[:-1], axis=0), 0.0, LARGEST_LEVERAGE)
+        sums = sums * (1.0 - leverage) ** POWER[small_sample]
     cov = naive @ (sums.T @ sums) @ naive
-    if small_sample:
-        cov = cov * n_clusters / (n_clusters - 1)
+    if small_sample == "df":
+        cov = cov * n_clusters / (n_clusters - total)
     return Fit(estimate, cov * np.outer(back, back), naive * np.outer(back, back), 0.0, 1.0, n, n_clusters, n_iter, OK)

@@ -284,7 +284,7 @@ def imputed(problems: Problems, outcome: str, exposures: Sequence[Exposure], con
             continue
         rng = np.random.default_rng([seed, 2, place])
         estimates, errors, df, note, used = [], [], math.inf, "", None
-        for filled in chained_equations(base.assign(__x=x), config.robustness.imputations, rng):
+        for filled in chained_equations(base.assign(__x=x), config.robustness.imputations, rng, cluster=problems.sample.cluster[rows]):
             full = np.full(len(frame), np.nan)
             full[rows] = filled["__x"].to_numpy(dtype=float)
             small = covariate_matrix(filled, terms)
