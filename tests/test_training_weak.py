@@ -72,7 +72,7 @@ def make_config(tmp_path, **more) -> WeakConfig:
         manifest=manifest, root=tmp_path, out=tmp_path / "run", base=DEFAULT_WEIGHTS, tuning=0.0, negatives={"drawn": 9},
         healthy=[Rule(dataset="drawn", present="normal")],
         words={"drusen": Word(targets=("drusen",), zone="macula", rules=[rule])},
-        painted={"drusen": 2}, versions=2, rare=0, batch=3, steps=4, warmup=1, checkpoint_every=2, judged=3,
+        painted={"drusen": 2}, versions=2, rare=0, batch=4, steps=4, warmup=1, checkpoint_every=2, judged=3,
     )  # fmt: skip
     return WeakConfig(**{**settings, **more})
 

@@ -67,7 +67,7 @@ class WeakConfig(_Section):
     painted: dict[str, int] = Field(default_factory=dict, description="Target -> photographs with painted lesions of it.")
     versions: int = Field(2, ge=1, description="Augmented copies of a photograph with a word.")
     rare: int = Field(60, ge=0, description="Words with fewer photographs get twice the copies.")
-    batch: int = Field(12, ge=3, description="Photographs a step: a third each with a word, without, and painted.")
+    batch: int = Field(12, ge=4, description="Photographs a step: half with a word, a quarter each without and painted.")
     steps: int = Field(1200, ge=1, description="Steps in all.")
     warmup: int = Field(150, ge=0, description="First steps, on painted lesions and photographs without words only.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW; a cosine to zero follows the warm-up.")

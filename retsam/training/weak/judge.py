@@ -22,7 +22,7 @@ from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, ZONE_BITS, Features
 
 MYOPIC = ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy")
-_GRID = np.round(np.arange(0.15, 0.91, 0.025), 3)
+_GRID = np.round(np.arange(0.05, 0.91, 0.025), 3)
 # Thresholds are set on the photographs kept for it where at least so many carry the word, else on all training photographs.
 _ENOUGH = 8
 # The highest threshold within this of the best area under the curve: what a head is less sure of adds area, not knowledge.

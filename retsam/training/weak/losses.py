@@ -22,7 +22,7 @@ def present_loss(logits: Tensor, zone: Tensor, fov: Tensor, word: Word) -> Tenso
     Parameters
     ----------
     logits : Tensor, [h, w]
-        Largest of the word's targets.
+        Log-odds that any of the word's targets is there, up to the sum of their probabilities.
     zone, fov : Tensor of bool, [h, w]
     word : Word
 
@@ -47,7 +47,7 @@ def absent_loss(logits: Tensor, dense: Tensor, zones: Tensor, word: Word) -> Ten
     Parameters
     ----------
     logits : Tensor, [B, h, w]
-        Largest of the word's targets.
+        As in :func:`present_loss`.
     dense : Tensor, [B]
         Mean loss over all cells and targets.
     zones : Tensor of bool, [B, h, w]
@@ -106,7 +106,8 @@ def batch_loss(
         if channel is not None and fov[row].any():
             terms.setdefault("painted", []).append(painted_loss(logits[row, channel], dense[row], masks[row], fov[row], channel))
     for column, (name, (word, own)) in enumerate(names.items()):
-        any_of = logits[:, own].amax(1)
+        # Each target takes its share of the gradient: with the maximum, the one that is ahead would take all.
+        any_of = logits[:, own].logsumexp(1)
         zone = (zones & ZONE_BITS[word.zone]) > 0
         for row in torch.nonzero(words[:, column] == 1).flatten().tolist():
             loss = present_loss(any_of[row], zone[row], fov[row], word)

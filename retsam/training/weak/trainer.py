@@ -99,11 +99,10 @@ class _Draw:
             raise ValueError("no training photograph without any of the words: they would all be painted over; check `negatives`")
 
     def batch(self, rng: np.random.Generator, with_words: bool) -> np.ndarray:
-        third = self.batch_size // 3
         kinds = list(self.painted)
-        index = [rng.choice(self.painted[kinds[rng.integers(len(kinds))]]) for _ in range(third)] if kinds else []
-        if with_words and self.share.sum():
-            index += [rng.choice(self.by_word[rng.choice(len(self.share), p=self.share)]) for _ in range(third)]
+        index = [rng.choice(self.painted[kinds[rng.integers(len(kinds))]]) for _ in range(self.batch_size // 4)] if kinds else []
+        if with_words and self.share.sum():  # a photograph with one word is mostly one without the others
+            index += [rng.choice(self.by_word[rng.choice(len(self.share), p=self.share)]) for _ in range(self.batch_size // 2)]
         index += list(rng.choice(self.without, self.batch_size - len(index)))
         return np.array(index)
 
