@@ -162,8 +162,8 @@ def test_shapes_of_lesions():
     plane[500:520, 400:440] = True
     row = measure(masks, CONFIG)
     assert row["hemorrhage_aspect_ratio"] == pytest.approx(2.0, abs=0.02)
-    # Of a rectangle a x 2a: 4 pi 2 a^2 / (6 a)^2 = 0.698. Crofton's perimeter in four directions is up to 6 % short along the axes.
-    assert 0.698 - 0.02 <= row["hemorrhage_circularity"] <= 0.698 / 0.94**2 + 0.01
+    # Of a rectangle a x 2a: 4 pi 2 a^2 / (6 a)^2 = 0.698. Crofton's perimeter in eight directions is 1.4 % and 1.9 px short here.
+    assert 0.698 - 0.01 <= row["hemorrhage_circularity"] <= 0.75
     circle = measure(EyePhantom(spots=(Spot("hemorrhage", 0.5, 0.5, 0.2),), px_per_dd=150).masks(), CONFIG)
     assert circle["hemorrhage_circularity"] == pytest.approx(1.0, abs=0.03)
 

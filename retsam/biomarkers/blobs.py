@@ -9,6 +9,18 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+#: Steps (dy, dx) of the lines that Crofton's perimeter counts crossings with, each weighted by the spacing of its lines and half the angle
+#: between its neighbours. In four directions a square along the axes would be 5 % short, in eight it is 1.4 %; a circle is exact in both.
+_LINES = tuple(
+    (step, angle / math.hypot(*step) / 2)
+    for angle, steps in (
+        (math.atan(1 / 2), ((0, 1), (1, 0))),
+        (math.pi / 8, ((1, 2), (2, 1), (1, -2), (2, -1))),
+        (math.pi / 4 - math.atan(1 / 2), ((1, 1), (1, -1))),
+    )
+    for step in steps
+)
+
 
 def pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) of a mask's pixels; ten times faster than ``np.nonzero`` of two dimensions."""
@@ -26,7 +38,7 @@ class Blobs:
     x, y : ndarray of float
         Centroids.
     circularity : ndarray of float
-        4 pi area / perimeter^2 with Crofton's perimeter in four directions, at most 1.
+        4 pi area / perimeter^2 with Crofton's perimeter in eight directions, at most 1.
     aspect_ratio : ndarray of float
         Major over minor axis of the ellipse with the same second moments, at least 1.
     """
@@ -81,15 +93,14 @@ class Blobs:
 
     @cached_property
     def perimeter(self) -> np.ndarray:
-        """Crofton's perimeter: pi/8 times the crossings of the outline with lines in four directions, times their spacing."""
-        padded = np.pad(self._mask, 1)
+        """Crofton's perimeter: crossings of the outline with lines in eight directions, weighted (see :data:`_LINES`)."""
+        padded = np.pad(self._mask, 2)
         crossings = np.zeros(len(self._rows), np.float32)
-        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-            weight = 1.0 if dy * dx == 0 else math.sqrt(0.5)
+        for (dy, dx), weight in _LINES:
             for sign in (1, -1):
-                outside = ~padded[self._rows + 1 + sign * dy, self._columns + 1 + sign * dx]
+                outside = ~padded[self._rows + 2 + sign * dy, self._columns + 2 + sign * dx]
                 crossings += np.float32(weight) * outside
-        return math.pi / 8 * np.bincount(self._label, crossings, self.count)
+        return np.bincount(self._label, crossings, self.count)
 
     @cached_property
     def circularity(self) -> np.ndarray:

@@ -23,9 +23,15 @@ MINIMUM_WINDOW_DEG = 10.0
 #: A rim thinner than this share of the disc's diameter counts as absent (DDLS stages 6 to 10).
 RIM_ABSENT = 0.01
 
-#: Sector -> its centre in degrees from superior, through nasal (as clock hours run).
+#: Arc of the rim -> its centre and extent in degrees from superior, through nasal (as clock hours run), and what it is in words.
 SECTORS = {"superior": 0.0, "nasal": 90.0, "inferior": 180.0, "temporal": 270.0}
-CLOCK_HOURS = tuple(range(1, 13))
+RIM_ARCS: dict[str, tuple[float, float, str]] = {
+    **{name: (centre, 90.0, f"the 90 degrees about {name}") for name, centre in SECTORS.items()},
+    **{
+        f"clock_{hour:02d}": (hour * 30.0 % 360, 30.0, f"the 30 degrees about {hour} o'clock (12 superior, 3 nasal, in both eyes)")
+        for hour in range(1, 13)
+    },
+}
 
 
 def _entry(name: str, definition: str, *needs: str, **more) -> Biomarker:
@@ -57,30 +63,9 @@ def _dictionary() -> list[Biomarker]:
         _entry("rim_area", "Area of the disc outside the cup.", "disc", "cup", structure="rim", direction="lower: loss of nerve fibres")
     )
     rim = {"structure": "rim", "source": "Jonas 1999", "direction": "lower: thinner rim, as in glaucoma"}
-    for sector in SECTORS:
-        entries += length_columns(
-            _entry(
-                f"rim_width_{sector}",
-                f"Mean radial width of the rim, from the disc's centre, over the 90 degrees about {sector}.",
-                "disc",
-                "cup",
-                "laterality",
-                region=sector,
-                **rim,
-            )
-        )
-    for hour in CLOCK_HOURS:
-        entries += length_columns(
-            _entry(
-                f"rim_width_clock_{hour:02d}",
-                f"Mean radial width of the rim over the 30 degrees about {hour} o'clock (12 superior, 3 nasal, in both eyes).",
-                "disc",
-                "cup",
-                "laterality",
-                region=f"clock_{hour:02d}",
-                **rim,
-            )
-        )
+    for arc, (_, _, words) in RIM_ARCS.items():
+        definition = f"Mean radial width of the rim, from the disc's centre, over {words}."
+        entries += length_columns(_entry(f"rim_width_{arc}", definition, "disc", "cup", "laterality", region=arc, **rim))
     entries += [
         _entry(
             "isnt_rule",
@@ -245,20 +230,17 @@ def _rim(context: Context, cup: np.ndarray) -> dict[str, float | Null]:
     width, diameter = profile.width, profile.disc + np.roll(profile.disc, RAYS // 2)
     out: dict[str, float | Null] = {}
     axis = context.axis
-    sectors: dict[str, float | Null] = {name: axis for name in SECTORS} if isinstance(axis, Null) else {}
-    hours: dict[int, float | Null] = {hour: axis for hour in CLOCK_HOURS} if isinstance(axis, Null) else {}
-    if not isinstance(axis, Null):
+    if isinstance(axis, Null):
+        arcs: dict[str, float | Null] = dict.fromkeys(RIM_ARCS, axis)
+    else:
         bearing = _bearing(profile, axis)
-        sectors = {name: _sector_mean(width, bearing, centre, 90) for name, centre in SECTORS.items()}
-        hours = {hour: _sector_mean(width, bearing, hour * 30.0 % 360, 30) for hour in CLOCK_HOURS}
-    for name, value in sectors.items():
+        arcs = {name: _sector_mean(width, bearing, centre, span) for name, (centre, span, _) in RIM_ARCS.items()}
+    for name, value in arcs.items():
         out |= length_values(context, f"rim_width_{name}", value)
-    for hour, value in hours.items():
-        out |= length_values(context, f"rim_width_clock_{hour:02d}", value)
     if isinstance(axis, Null):
         out["isnt_rule"] = axis
     else:
-        inferior, superior, nasal, temporal = (sectors[name] for name in ("inferior", "superior", "nasal", "temporal"))
+        inferior, superior, nasal, temporal = (arcs[name] for name in ("inferior", "superior", "nasal", "temporal"))
         out["isnt_rule"] = float(inferior >= superior >= nasal >= temporal)
     smooth = running_mean(width, MINIMUM_WINDOW_DEG) / np.maximum(diameter, 1e-9)
     least = int(np.argmin(smooth))
