@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri, stdtr, stdtrit
@@ -102,7 +102,7 @@ def fit_model(
         fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample)
         answer = Answer("ordered_logit", fit, (), _df(fit, models)) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
     elif kind == "time":
-        answer = _fit_cox(exposures, covariates, y, event, entry, starts)
+        answer = _fit_cox(exposures, covariates, y, event, entry, starts, models)
     else:
         raise ValueError(f"unknown type of outcome {kind!r}")
     if answer.fit is None:
@@ -182,9 +182,14 @@ def _df(fit: Fit, models: Models) -> float:
     return math.inf if models.small_sample == "none" else float(max(fit.df, 1))
 
 
-def _fit_cox(exposures, covariates, time, event, entry, starts) -> Answer:
+def _fit_cox(exposures, covariates, time, event, entry, starts, models: Models) -> Answer:
     fit = fit_cox(np.column_stack([exposures, covariates[:, 1:]]), time, event, starts, entry)
-    return Answer("cox", fit) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
+    if fit.code != OK:
+        return Answer("", None, (_CODES[fit.code],))
+    if models.small_sample != "none" and fit.df > 0:
+        # 60 subjects' robust errors alone covered 92.5 %
+        fit = replace(fit, cov=fit.cov * (fit.n_clusters / fit.df))
+    return Answer("cox", fit, (), _df(fit, models))
 
 
 def log10_p(statistic: float, df: float) -> float:
