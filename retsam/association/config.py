@@ -127,8 +127,8 @@ class Models(_Section):
     small_sample: Literal["none", "df", "kauermann_carroll", "mancl_derouen"] = Field(
         "kauermann_carroll",
         description="Correction of the sandwich variance for few clusters: none, K/(K-p), Kauermann-Carroll or Mancl-DeRouen (for ordered "
-        "outcomes their counterpart by Fay and Graubard; for time to event K/(K-p)). All but `none` use the t distribution with K-p degrees "
-        "of freedom.",
+        "outcomes their counterpart by Fay and Graubard; for time to event K/(K-p)). All but `none` use the t distribution with K-p "
+        "degrees of freedom.",
     )
     level: float = Field(0.95, gt=0.5, lt=1, description="Coverage of confidence intervals.")
     mixed: bool = Field(
