@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -249,6 +250,24 @@ def _by_outcome(study: Study, config: ReportConfig) -> tuple[pd.DataFrame, list[
     return (table, outcomes) if outcomes else None
 
 
+def _each_outcome(
+    study: Study, config: ReportConfig, draw: Callable[[Axes, str, pd.DataFrame, dict], None], *size: float, legend: bool = False
+) -> Figure | None:
+    """A titled panel an outcome, drawn from its estimates and the families' colours and markers; None without estimates."""
+    found = _by_outcome(study, config)
+    if found is None:
+        return None
+    table, outcomes = found
+    families = _families(study, table)
+    figure, axes = panels(len(outcomes), *size)
+    for ax, outcome in zip(axes, outcomes, strict=True):
+        draw(ax, outcome, table[table["outcome"] == outcome], families)
+        ax.set_title(outcome)
+    if legend:
+        _legend(figure, families)
+    return figure
+
+
 def _threshold(study: Study, mine: pd.DataFrame) -> float:
     tests = int(mine["n_tests"].max()) if "n_tests" in mine and mine["n_tests"].notna().any() else len(mine)
     return -np.log10(alpha(study) / max(1, tests))
@@ -294,14 +313,7 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
 
 @_figure("volcano")
 def _volcano(study: Study, config: ReportConfig) -> Figure | None:
-    found = _by_outcome(study, config)
-    if found is None:
-        return None
-    table, outcomes = found
-    families = _families(study, table)
-    figure, axes = panels(len(outcomes))
-    for ax, outcome in zip(axes, outcomes, strict=True):
-        mine = table[table["outcome"] == outcome]
+    def draw(ax: Axes, outcome: str, mine: pd.DataFrame, families: dict) -> None:
         mine = mine.assign(estimate=mine["estimate"].clip(*bulk(mine["estimate"].tolist())))
         for family, part in mine.groupby("biomarker_family"):
             ax.scatter(part["estimate"], part["neg_log10_p"], s=11, color=families[family][0], marker=families[family][1], linewidths=0)
@@ -326,23 +338,15 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
                     ha="right" if right else "left",
                     fontsize=5.5,
                 )
-        ax.set_title(outcome)
         ax.set_xlabel(f"{MEASURES[study.outcome_type(outcome)][0]} {per(study)}")
         ax.set_ylabel("\u2212log10 p")
-    _legend(figure, families)
-    return figure
+
+    return _each_outcome(study, config, draw, legend=True)
 
 
 @_figure("manhattan")
 def _manhattan(study: Study, config: ReportConfig) -> Figure | None:
-    found = _by_outcome(study, config)
-    if found is None:
-        return None
-    table, outcomes = found
-    families = _families(study, table)
-    figure, axes = panels(len(outcomes), 6.8, 2.1, 1)
-    for ax, outcome in zip(axes, outcomes, strict=True):
-        mine = table[table["outcome"] == outcome]
+    def draw(ax: Axes, outcome: str, mine: pd.DataFrame, families: dict) -> None:
         mine = mine.iloc[np.argsort(mine["biomarker_family"].map(list(families).index).to_numpy(), kind="stable")].reset_index(drop=True)
         ticks = []
         for k, (family, part) in enumerate(mine.groupby("biomarker_family", sort=False)):
@@ -357,22 +361,17 @@ def _manhattan(study: Study, config: ReportConfig) -> Figure | None:
         ax.set_xticks([t for t, _ in ticks], [reader(f) for _, f in ticks], rotation=20, ha="right")
         ax.set_xlim(-1, len(mine))
         ax.set_ylim(0, max(line, mine["neg_log10_p"].max()) * 1.1)
-        ax.set_title(outcome)
         ax.set_ylabel("\u2212log10 p")
-    return figure
+
+    return _each_outcome(study, config, draw, 6.8, 2.1, 1)
 
 
 @_figure("qq")
 def _qq(study: Study, config: ReportConfig) -> Figure | None:
-    found = _by_outcome(study, config)
-    if found is None:
-        return None
     from scipy.stats import beta
 
-    table, outcomes = found
-    figure, axes = panels(len(outcomes))
-    for ax, outcome in zip(axes, outcomes, strict=True):
-        observed = np.sort(table.loc[table["outcome"] == outcome, "neg_log10_p"].to_numpy())[::-1]
+    def draw(ax: Axes, outcome: str, mine: pd.DataFrame, families: dict) -> None:
+        observed = np.sort(mine["neg_log10_p"].to_numpy())[::-1]
         n = len(observed)
         i = np.arange(1, n + 1)
         expected = -np.log10((i - 0.5) / n)
@@ -381,10 +380,10 @@ def _qq(study: Study, config: ReportConfig) -> Figure | None:
         )
         ax.plot([0, expected.max()], [0, expected.max()], color=SOFT, linewidth=0.8)
         ax.scatter(expected, observed, s=9, color=COLOURS[0], linewidths=0)
-        ax.set_title(outcome)
         ax.set_xlabel("expected \u2212log10 p")
         ax.set_ylabel("observed \u2212log10 p")
-    return figure
+
+    return _each_outcome(study, config, draw)
 
 
 FIGURES |= figures_robustness.FIGURES | figures_prediction.FIGURES

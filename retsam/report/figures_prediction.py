@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from retsam.report.config import ReportConfig
+from retsam.report.figures_robustness import intervals
 from retsam.report.sections.biomarkers import ranking
 from retsam.report.sections.common import MEASURES, is_ratio, per
 from retsam.report.sections.prediction import MODELS, thin
@@ -28,13 +29,7 @@ def agreement(study: Study, config: ReportConfig) -> Figure | None:
         return None
     table = table.sort_values("icc", ascending=False)
     figure, (axes,) = panels(1, 6.6, 0.9 + 0.17 * len(table), 1)
-    for y, row in enumerate(table.itertuples()):
-        axes.plot([row.ci_low, row.ci_high], [y, y], color=COLOURS[0], linewidth=1.1)
-        axes.plot(row.icc, y, marker="s", color=COLOURS[0], markersize=3.6)
-    axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(range(len(table)), table["biomarker"])
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
+    intervals(axes, [(r.biomarker, r.icc, r.ci_low, r.ci_high, COLOURS[0]) for r in table.itertuples()], False)
     axes.set_xlabel("intraclass correlation of right and left eye")
     return figure
 

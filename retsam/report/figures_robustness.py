@@ -42,7 +42,8 @@ def _rows_of(table: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
     return table[(table["outcome"] == key[0]) & (table["biomarker"] == key[1]) & (table["covariate_set"] == key[2])]
 
 
-def _intervals(ax, rows: list[Interval], ratio: bool, reference: float = 0.0) -> None:
+def intervals(ax, rows: list[Interval], ratio: bool, reference: float = 0.0) -> None:
+    """Estimates with their intervals, one row each, on a panel."""
     known = [r for r in rows if np.isfinite(r[1])]
     for y, (_, estimate, low, high, colour) in enumerate(rows):
         if np.isfinite(estimate):
@@ -89,29 +90,35 @@ def dose_response(study: Study, config: ReportConfig) -> Figure | None:
     return figure
 
 
+def _strongest(study: Study, table: pd.DataFrame, rows: Callable[[pd.DataFrame], list[Interval]], height: float) -> Figure | None:
+    """A panel an outcome, of its strongest biomarker in the table."""
+    chosen = _first(study, table)
+    if not chosen:
+        return None
+    figure, axes = panels(len(chosen), 3.6, height)
+    for ax, key in zip(axes, chosen, strict=True):
+        intervals(ax, rows(_rows_of(table, key)), is_ratio(study, key[0]))
+        ax.set_title(f"{key[0]}: {key[1]}", fontsize=7.5)
+        ax.set_xlabel(_measure(study, key[0]))
+    return figure
+
+
+def _interval(label: str, row, first: bool) -> Interval:
+    values = (float("nan") if pd.isna(v) else float(v) for v in (row.estimate, row.ci_low, row.ci_high))
+    return (label, *values, COLOURS[7 if first else 0])
+
+
 def subgroups(study: Study, config: ReportConfig) -> Figure | None:
     """Subgroups of the strongest biomarker of each outcome."""
     rows = subgroup_rows(study, config.min_cell)
     if rows is None:
         return None
-    chosen = _first(study, rows[rows["subgroup"] != "all"])
-    if not chosen:
-        return None
-    figure, axes = panels(len(chosen), 3.4, 2.2)
-    for ax, key in zip(axes, chosen, strict=True):
-        mine = _rows_of(rows, key)
-        drawn: list[Interval] = [
-            (
-                "everybody" if r.subgroup == "all" else str(r.subgroup),
-                *(float("nan") if pd.isna(v) else float(v) for v in (r.estimate, r.ci_low, r.ci_high)),
-                COLOURS[7 if r.subgroup == "all" else 0],
-            )
-            for r in mine.itertuples()
-        ]
-        _intervals(ax, drawn, is_ratio(study, key[0]))
-        ax.set_title(f"{key[0]}: {key[1]}", fontsize=7.5)
-        ax.set_xlabel(_measure(study, key[0]))
-    return figure
+
+    def drawn(mine: pd.DataFrame) -> list[Interval]:
+        return [_interval("everybody" if r.subgroup == "all" else str(r.subgroup), r, r.subgroup == "all") for r in mine.itertuples()]
+
+    in_some = pd.MultiIndex.from_frame(rows[list(KEY)]).isin(pd.MultiIndex.from_frame(rows.loc[rows["subgroup"] != "all", list(KEY)]))
+    return _strongest(study, rows[in_some], drawn, 2.2)
 
 
 def sensitivity(study: Study, config: ReportConfig) -> Figure | None:
@@ -119,20 +126,11 @@ def sensitivity(study: Study, config: ReportConfig) -> Figure | None:
     table = study.table("sensitivity", *KEY, "analysis", "estimate", "ci_low", "ci_high")
     if table is None:
         return None
-    table = table[~hide_fits(table, config.min_cell, KEY, total_known=False)]
-    chosen = _first(study, table)
-    if not chosen:
-        return None
-    figure, axes = panels(len(chosen), 3.6, 2.6)
-    for ax, key in zip(axes, chosen, strict=True):
-        drawn = [
-            (analysis_label(r.analysis), r.estimate, r.ci_low, r.ci_high, COLOURS[7 if r.analysis == "primary" else 0])
-            for r in _rows_of(table, key).itertuples()
-        ]
-        _intervals(ax, drawn, is_ratio(study, key[0]))
-        ax.set_title(f"{key[0]}: {key[1]}", fontsize=7.5)
-        ax.set_xlabel(_measure(study, key[0]))
-    return figure
+
+    def drawn(mine: pd.DataFrame) -> list[Interval]:
+        return [_interval(analysis_label(r.analysis), r, r.analysis == "primary") for r in mine.itertuples()]
+
+    return _strongest(study, table[~hide_fits(table, config.min_cell, KEY, total_known=False)], drawn, 2.6)
 
 
 def measurement_error(study: Study, config: ReportConfig) -> Figure | None:
@@ -161,7 +159,7 @@ def measurement_error(study: Study, config: ReportConfig) -> Figure | None:
                         else label
                     )
                     drawn.append((name, estimate, row.get(f"ci_low{suffix}", np.nan), row.get(f"ci_high{suffix}", np.nan), COLOURS[colour]))
-        _intervals(ax, drawn, is_ratio(study, outcome))
+        intervals(ax, drawn, is_ratio(study, outcome))
         ax.set_title(outcome)
         ax.set_xlabel(_measure(study, outcome))
     return figure
@@ -197,7 +195,7 @@ def _auc(study: Study, table: pd.DataFrame | None, config: ReportConfig) -> Figu
             name = getattr(r, "biomarker", None)
             label = reader(str(r.predictors)) + (f" ({name})" if isinstance(name, str) else "")
             drawn.append((label, r.auc, r.ci_low, r.ci_high, COLOURS[0]))
-        _intervals(ax, drawn, False, 0.5)
+        intervals(ax, drawn, False, 0.5)
         ax.set_title(outcome)
         ax.set_xlabel("area under the ROC curve")
     return figure

@@ -157,7 +157,7 @@ class BarPlot {
     if (!this.spec || !this.width) return;
     const s = this.spec, W = this.width, narrow = W < 560;
     const longest = Math.max(6, ...s.rows.map((r) => r.label.length));
-    const left = narrow ? 6 : Math.min(W * 0.36, 14 + longest * 6.6), right = 64;
+    const left = narrow ? 14 : Math.min(W * 0.36, 14 + longest * 6.6), right = 64;
     const rowH = narrow ? 40 : 22;
     const legend = [[]];
     let used = 0;

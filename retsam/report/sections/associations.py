@@ -28,6 +28,14 @@ from retsam.report.sections.common import (
 )
 from retsam.report.study import Study
 
+#: Notes of the models whose codes say little.
+NOTES = {
+    "correlation_bounded": "eyes taken as independent",
+    "independence": "eyes taken as independent",
+    "head_not_available": "no head for it in these weights",
+    "no_columns": "no such columns",
+}
+
 
 def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     """Rows with everybody in, small cells emptied (column ``hidden`` says where), biomarker family beside them."""
@@ -161,7 +169,7 @@ def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataF
         if is_weak.iloc[i]:
             parts.append(f"weak head: {', '.join(map(reader, sorted(needs[table['biomarker'].iloc[i]])))}")
         if pd.notna(note.iloc[i]) and note.iloc[i]:
-            parts += [reader(n.strip()) for n in str(note.iloc[i]).split(";")]
+            parts += list(dict.fromkeys(NOTES.get(n.strip(), reader(n.strip())) for n in str(note.iloc[i]).split(";")))
         remarks.append("; ".join(parts))
     mark = np.where(circular, "\u2020", "") + np.where(is_weak, "\u2021", "").astype(object)
     return table.assign(circular=circular, mark=mark, remark=remarks, logged=logged)

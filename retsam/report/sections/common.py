@@ -30,6 +30,21 @@ CORRECTIONS = {
 }
 
 
+#: What scripts call the columns of a fit.
+FIT = {
+    "outcome": "outcome",
+    "biomarker": "biomarker",
+    "set": "covariate_set",
+    "n": "n",
+    "cases": "n_cases",
+    "est": "estimate",
+    "lo": "ci_low",
+    "hi": "ci_high",
+    "nlp": "neg_log10_p",
+    "note": "note",
+}
+
+
 def method_name(study: Study) -> str:
     """Name of the correction behind the column ``q``."""
     method = str((study.plan.get("multiple") or {}).get("method", "bh"))

@@ -84,7 +84,7 @@ def _card(study: Study, config: ReportConfig, picture: Picture, index: int) -> M
     masks = Markup('<img src="{}" alt="{}" decoding="async" class="masks">').format(
         data_uri(picture.masks), f"Masks of {name} on the photograph"
     )
-    text = tag("span", join([tag("b", name), " ", ", ".join(facts)]), class_="eye-text")
+    text = tag("span", join([tag("b", name), " ", "; ".join(facts)]), class_="eye-text")
     return tag("button", join([photo, masks, text]), type="button", class_="eye")
 
 
@@ -97,13 +97,17 @@ def _labels(study: Study, image_id: str) -> list[str]:
         facts += [str(g) for g in grade.head(1)]
     if cohort is not None:
         row = cohort[cohort["image_id"] == image_id].head(1)
+        groups: dict[str, list[str]] = {"case of": [], "control of": []}
         for o in study.plan.get("outcomes") or ():
             column = o.get("column") or o["name"]
-            if len(row) and column in row and pd.notna(row[column].iloc[0]):
-                value = row[column].iloc[0]
-                binary = str(o.get("type", "binary")) == "binary" and value in (0, 1)
-                said = ("control", "case")[int(value)] if binary else number(float(value)) if isinstance(value, (int, float)) else value
-                facts.append(f"{o['name']}: {said}")
+            if not len(row) or column not in row or pd.isna(row[column].iloc[0]):
+                continue
+            value = row[column].iloc[0]
+            if str(o.get("type", "binary")) == "binary" and value in (0, 1):
+                groups["case of" if value == 1 else "control of"].append(str(o["name"]))
+            else:
+                facts.append(f"{o['name']} {number(float(value)) if isinstance(value, (int, float)) else value}")
+        facts += [f"{word} {', '.join(names)}" for word, names in groups.items() if names]
     return facts
 
 

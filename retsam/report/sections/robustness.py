@@ -10,7 +10,7 @@ from retsam.report.html import join, paragraph
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import blank
 from retsam.report.sections.biomarkers import ranking
-from retsam.report.sections.common import meta, packed, reader
+from retsam.report.sections.common import FIT, meta, packed, reader
 from retsam.report.study import Study
 
 KEY = ("outcome", "biomarker", "covariate_set")
@@ -181,18 +181,7 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
     block = {
         "rows": packed(
             rows,
-            {
-                **who,
-                "subgroup": "subgroup",
-                "variable": "variable",
-                "n": "n",
-                "cases": "n_cases",
-                "est": "estimate",
-                "lo": "ci_low",
-                "hi": "ci_high",
-                "nlp": "neg_log10_p",
-                "note": "note",
-            },
+            {**FIT, "subgroup": "subgroup", "variable": "variable"},
         ),
         "tests": packed(tests, {**who, "variable": "subgroup_variable"}, {"nlp": "p", "nlq": "q"}),
         "meta": meta(study),
@@ -219,20 +208,7 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     block = {
         "rows": packed(
             table,
-            {
-                "outcome": "outcome",
-                "biomarker": "biomarker",
-                "set": "covariate_set",
-                "analysis": "analysis",
-                "label": "label",
-                "n": "n",
-                "cases": "n_cases",
-                "est": "estimate",
-                "lo": "ci_low",
-                "hi": "ci_high",
-                "nlp": "neg_log10_p",
-                "note": "note",
-            },
+            {**FIT, "analysis": "analysis", "label": "label"},
         ),
         "meta": meta(study),
     }
