@@ -3,7 +3,7 @@
     python benchmarks/quality.py --data $RETSAM_DATA
 
 Heads are refitted without the group (subject or photograph) that they are tested on: five-fold cross-validation on EyeQ and DRIMDB
-grades. Other cameras, of which the heads for reject and gradable saw nothing, tell how often good photographs would be thrown away.
+grades. Half of the subjects of ODIR and PALM, which no head saw, tell by diagnosis how often photographs would be thrown away.
 The last line is one JSON object of the figures.
 """
 
@@ -26,17 +26,19 @@ from retsam.quality.fit import fit_all, load_metrics
 from retsam.quality.grading import grade_table
 from retsam.quality.metrics import measure_quality
 from retsam.quality.model import model_card
+from retsam.quality.table import COLUMNS
 
 
-def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Shares of grades by data set, by the shipped model at default thresholds; graded sets by their grade."""
-    graded = grade_table(table.drop(columns=["dataset", "group", "quality", "weight"]), QualityConfig(duplicates="keep"))
+def rates(table: pd.DataFrame, by: str = "set") -> pd.DataFrame:
+    """Shares of grades by data set (or another column), by the shipped model at default thresholds; graded sets by their grade."""
+    graded = grade_table(table[list(COLUMNS)], QualityConfig(duplicates="keep"))
     known = table.set_index("image_id").loc[graded["image_id"]]
-    graded["set"] = (known["dataset"] + " " + known["quality"].fillna("")).str.strip().to_numpy()
+    names = known["dataset"] + " " + known["quality"].fillna("") + known["held_back"].map({True: "kept back", False: ""})
+    graded["set"] = names.str.strip().to_numpy() if by == "set" else known[by].fillna("?").to_numpy()
     graded["not_a_fundus"] = graded["reason"].eq("not_a_fundus").fillna(False).to_numpy(bool)
-    by = graded.groupby("set")
-    out = pd.DataFrame({g: by["grade"].apply(lambda s, g=g: (s == g).mean()) for g in ("gradable", "usable", "reject")})
-    return out.assign(not_a_fundus=by["not_a_fundus"].mean(), median_probability=by["probability"].median(), n=by.size())
+    sets = graded.groupby("set")
+    out = pd.DataFrame({g: sets["grade"].apply(lambda s, g=g: (s == g).mean()) for g in ("gradable", "usable", "reject")})
+    return out.assign(not_a_fundus=sets["not_a_fundus"].mean(), median_probability=sets["probability"].median(), n=sets.size())
 
 
 def milliseconds(path: Path, repeats: int = 5) -> dict[str, float]:
@@ -59,7 +61,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("build/quality"), help="folder for metrics between runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=200, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=1000, help="most photographs of the ODIR cohort")
     options = parser.parse_args()
     if not (options.data / "manifest.csv").exists():
         print(f"no manifest.csv in {options.data}; set RETSAM_DATA or --data", file=sys.stderr)
@@ -69,8 +71,13 @@ def main() -> int:
     held_out = fit_all(table)["held_out"]
     by_set = rates(table[table["weight"] == 1.0])
     real = by_set[~by_set.index.str.contains("made |skimage ")]
-    print("Shares of grades by data set (shipped coefficients, default thresholds)")
+    print("Shares of grades by data set (shipped coefficients, default thresholds; a reject may be one for not being a fundus)")
     print(real.round(3).to_string())
+    unseen = table[table["held_back"].astype(bool)]
+    by_diagnosis = {name: rates(rows, "diagnosis") for name, rows in unseen.groupby("dataset")}
+    for name, part in by_diagnosis.items():
+        print(f"\n{name}, subjects that no head saw, by diagnosis")
+        print(part.round(3).to_string())
     reject, gradable, strange = (held_out[h] for h in ("reject", "gradable", "not_fundus"))
     print("\nHeld out by group (5-fold, EyeQ + DRIMDB), 95 % bootstrap intervals over groups")
     for name, part in (("reject", reject), ("gradable", gradable), ("not_fundus", strange)):
@@ -89,7 +96,7 @@ def main() -> int:
             f"note: the shipped card says AUC {stored}, this run {reject['auc']['value']}: other data, or the model needs fitting again",
             file=sys.stderr,
         )
-    unseen = real[~real.index.str.startswith(("drimdb", "eyepacs400"))]
+    others = real[~real.index.str.startswith(("drimdb", "eyepacs400"))]
     strange_but_good = real.loc[[i for i in real.index if "not_fundus" not in i and "reject" not in i]]
     share = float((strange_but_good["not_a_fundus"] * strange_but_good["n"]).sum() / strange_but_good["n"].sum())
     manifest = pd.read_csv(options.data / "manifest.csv", low_memory=False).drop_duplicates("dataset").set_index("dataset")["image"]
@@ -105,8 +112,11 @@ def main() -> int:
         "not_a_fundus_recall": strange["recall_drimdb"]["value"],
         "not_a_fundus_recall_other_pictures": strange["recall_other_pictures"]["value"],
         "not_a_fundus_false_alarms": round(share, 4),
-        "rejected_by_set": {k: round(float(v), 4) for k, v in unseen["reject"].items()},
-        "not_a_fundus_by_set": {k: round(float(v), 4) for k, v in unseen["not_a_fundus"].items()},
+        "rejected_by_set": {k: round(float(v), 4) for k, v in others["reject"].items()},
+        "not_a_fundus_by_set": {k: round(float(v), 4) for k, v in others["not_a_fundus"].items()},
+        "kept_back": reject["kept_back"],
+        "kept_back_rejected_by_diagnosis": {n: {k: round(float(v), 4) for k, v in p["reject"].items()} for n, p in by_diagnosis.items()},
+        "kept_back_not_a_fundus": strange["kept_back_called_not_fundus"],
         "speed": speed,
     }
     print(json.dumps(figures))

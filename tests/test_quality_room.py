@@ -275,7 +275,7 @@ def test_model_card_is_whole():
     card = model_card()
     assert set(card["heads"]) == set(HEADS)
     for head in card["heads"].values():
-        assert set(head["features"]) <= set(METRICS)
+        assert set(head["features"]) <= {*METRICS, "fov_coverage"}
     assert card["data"] and card["split"] and card["command"]
     held_out = card["held_out"]
     assert held_out["reject"]["auc"]["ci_low"] <= held_out["reject"]["auc"]["value"] <= held_out["reject"]["auc"]["ci_high"]

@@ -1,34 +1,38 @@
 """Fit the quality model and score it on what it did not see: ``python -m retsam.quality.fit --data $RETSAM_DATA``.
 
 Data: EyeQ grades (good / usable / reject) of EyePACS photographs and the grades of DRIMDB (good / reject / not a fundus), from a
-manifest with columns dataset, image, group and quality. Photographs of curated sets, on which experts drew vessels, discs or lesions,
-join the reject head as no rejects at reduced weight: myopic, tessellated and atrophic eyes are not bad photographs. All photographs of
-retinas join the not-a-fundus head as negatives; pictures of other things that come with scikit-image, noise and ramps as positives.
+manifest with columns dataset, image, group and quality. Two things keep the reject head honest about other cameras and diseases:
+photographs of curated sets, on which experts drew vessels, discs or lesions, join as no rejects at reduced weight; and photographs of ODIR
+and PALM with the project's own grades by eye join as what these grades are worth in EyeQ's terms (`retsam.quality.project_grades`), half
+of the subjects kept back to judge the result. All photographs of retinas join the not-a-fundus head as negatives; pictures of other things
+(`retsam.quality.other_pictures`) as positives.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from retsam.cohort.reading import read_photograph
 from retsam.quality.config import QualityConfig
 from retsam.quality.model import sigmoid
+from retsam.quality.other_pictures import write_other_pictures, write_variants
+from retsam.quality.profile import PROFILE
+from retsam.quality.project_grades import held_back, project_grades
 from retsam.quality.scoring import auc, calibration, fit_logistic, interval, rounded
 from retsam.quality.table import as_table, measure_file
 
 FOLDS, REPEATS, SEED = 5, 5, 20
 #: Ridge penalty by question. That of the not-a-fundus head, its kinds and its variants were chosen in the cross-validation that scores it.
-PENALTY = {"reject": 10.0, "gradable": 10.0, "not_fundus": 3.0}
+PENALTY = {"reject": 10.0, "gradable": 10.0, "not_fundus": 1.0}
 CLIP = 4.0
 # Photographs after which metrics are written to the cache.
 _KEEP_EVERY = 200
@@ -36,6 +40,8 @@ _KEEP_EVERY = 200
 NOT_FUNDUS_SHARE = 0.2
 #: Median green below which a picture of something else is a dark scene (the room behind a missing patient), a kind of its own.
 DARK_SCENE = 0.06
+#: How the names of the drawn fronts of eyes begin.
+DRAWN_EYES = ("made:slit_lamp", "made:lit_eye")
 #: Metric `sharpness` below which the front of an eye is out of focus, a kind of its own.
 BLURRED_EYE = -1.7
 
@@ -94,6 +100,8 @@ CURATED = (
     "stare",
 )
 CURATED_WEIGHT = 0.75
+#: Sets with grades by eye, half of whose subjects are kept back.
+HALVED = ("odir", "palm")
 #: Weight of the altered versions of pictures of other things; they neither score nor calibrate.
 VARIANT_WEIGHT = 0.3
 
@@ -104,27 +112,40 @@ SOURCES = {
 
 
 class Fit:
-    """One question: which metrics, which signs, how rows are weighted. Not-a-fundus is asked once a kind; the likeliest kind counts."""
+    """One question: which metrics, which signs, how rows are weighted. Not-a-fundus is asked once a kind; the likeliest kind counts.
+
+    Labels ``y`` are probabilities: 0 or 1 where a source graded, between them for grades by eye.
+    """
 
     def __init__(self, name: str):
         self.name = name
-        self.features = list(DIRECTION)
         direction = np.array(list(DIRECTION.values()))
-        self.sign = {"reject": direction, "gradable": -direction, "not_fundus": np.zeros_like(direction)}[name]
+        self.strange = name == "not_fundus"
+        self.features = [*DIRECTION, "rim", "fov_coverage", *PROFILE] if self.strange else list(DIRECTION)
+        # What is unlike a retina may be too much or too little of something: each metric enters that head as |z| also.
+        columns = 2 * len(self.features)
+        self.sign = np.zeros(columns) if self.strange else {"reject": direction, "gradable": -direction}[name]
 
     def kinds(self, table: pd.DataFrame, y: np.ndarray) -> dict[str, np.ndarray]:
         """Positives by kind, each a bool ``[n]``; heads that know no kinds have one."""
-        if self.name != "not_fundus":
-            return {self.name: y == 1}
+        if not self.strange:
+            return {self.name: y > 0.5}
         drimdb, dark = (table["dataset"] == "drimdb").to_numpy(), (table["brightness"] < DARK_SCENE).to_numpy()
         blurred = (table["sharpness"] < BLURRED_EYE).to_numpy()
-        kinds = {"scene": drimdb & dark, "eye": drimdb & ~dark & ~blurred, "blurred_eye": drimdb & ~dark & blurred, "picture": ~drimdb}
+        drawn = table["group"].astype("string").str.startswith(DRAWN_EYES).to_numpy(bool)
+        kinds = {
+            "scene": drimdb & dark,
+            "eye": drimdb & ~dark & ~blurred,
+            "blurred_eye": drimdb & ~dark & blurred,
+            "drawn_eye": drawn,
+            "picture": ~drimdb & ~drawn,
+        }
         return {f"not_fundus_{kind}": (y == 1) & rows for kind, rows in kinds.items() if ((y == 1) & rows).any()}
 
     def weights(self, table: pd.DataFrame, positive: np.ndarray) -> np.ndarray:
         """Weight of each row: less for photographs whose label is an inference, and a fixed share in all for rare positives."""
         weight = table["weight"].to_numpy(float).copy()
-        if self.name == "not_fundus":
+        if self.strange:
             share = NOT_FUNDUS_SHARE / (1 - NOT_FUNDUS_SHARE)
             weight[positive] *= share * weight[~positive].sum() / max(weight[positive].sum(), 1e-9)
         return weight
@@ -133,22 +154,28 @@ class Fit:
         """Coefficients of each kind against the negatives."""
         values = table[self.features].to_numpy(float)
         # Other things than retinas must not widen the scale on which retinas are compared with them.
-        basis = values[y == 0] if self.name == "not_fundus" else values
+        basis = values[y == 0] if self.strange else values
         mean, scale = basis.mean(0), np.maximum(basis.std(0), 1e-6)
-        z = np.clip((values - mean) / scale, -CLIP, CLIP)
-        models = {}
+        x = self._design(values, mean, scale)
+        models, n = {}, len(self.features)
         for kind, positive in self.kinds(table, y).items():
-            rows = positive | (y == 0)
+            rows = positive | (y == 0) if self.strange else np.ones(len(y), bool)
             weight = self.weights(table[rows], positive[rows])
-            coefficients, intercept = fit_logistic(z[rows], positive[rows].astype(float), PENALTY[self.name], self.sign, weight)
-            models[kind] = {"mean": mean, "scale": scale, "weight": coefficients, "intercept": intercept}
+            coefficients, intercept = fit_logistic(x[rows], y[rows], PENALTY[self.name], self.sign, weight)
+            bend = coefficients[n:] if self.strange else np.zeros(n)
+            models[kind] = {"mean": mean, "scale": scale, "weight": coefficients[:n], "bend": bend, "intercept": intercept}
         return models
+
+    def _design(self, values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        z = np.clip((values - mean) / scale, -CLIP, CLIP)
+        return np.hstack([z, np.abs(z)]) if self.strange else z
 
     def score(self, models: dict[str, dict], table: pd.DataFrame) -> np.ndarray:
         """Log odds ``[n]`` of the likeliest kind."""
         values, found = table[self.features].to_numpy(float), []
         for model in models.values():
-            found.append(np.clip((values - model["mean"]) / model["scale"], -CLIP, CLIP) @ model["weight"] + model["intercept"])
+            x = self._design(values, model["mean"], model["scale"])
+            found.append(x @ np.r_[model["weight"], model["bend"]][: x.shape[1]] + model["intercept"])
         return np.max(found, axis=0)
 
     def held_out(self, table: pd.DataFrame, y: np.ndarray) -> np.ndarray:
@@ -172,66 +199,34 @@ class Fit:
 # ---- data --------------------------------------------------------------------------------------------------------------
 
 
-def other_pictures(folder: Path) -> list[tuple[str, str]]:
-    """Pictures of other things: those that come with scikit-image (its retina left out), and noise and gradients written to `folder`."""
-    import skimage
-    from PIL import Image
-
-    retinas = {"retina.jpg", "microaneurysms.png"}
-    found = [
-        (f"skimage:{p.stem}", str(p))
-        for p in sorted((Path(skimage.__file__).parent / "data").iterdir())
-        if p.suffix in (".png", ".jpg") and p.name not in retinas
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(SEED)
-    for k in range(12):
-        noise = rng.normal(0, 1, (64 * 2 ** (k % 4), 64 * 2 ** (k % 4), 3))
-        picture = np.asarray(
-            Image.fromarray(np.uint8(np.clip(rng.uniform(60, 200, 3) + 40 * noise, 0, 255))).resize((512, 512), Image.Resampling.BICUBIC)
-        )
-        ys, xs = np.mgrid[:512, :512] / 511.0
-        ramp = rng.uniform(0, 255, 3) * xs[..., None] + rng.uniform(0, 120, 3) * ys[..., None]
-        for kind, values in (("noise", picture), ("ramp", ramp)):
-            path = folder / f"{kind}_{k}.png"
-            Image.fromarray(np.uint8(np.clip(values, 0, 255))).save(path)
-            found.append((f"made:{kind}_{k}", str(path)))
-    return found
-
-
-def variants(image_id: str, path: Path, folder: Path) -> list[tuple[str, str]]:
-    """Blurred, darker, brighter and closer versions of a picture of something else, written to `folder`.
-
-    There are few such pictures, and each kind of them occurs out of focus and ill-lit too.
-    """
-    rgb = read_photograph(path).rgb.astype(np.float32)
-    shrink = max(rgb.shape[:2]) / 800
-    if shrink > 1:
-        rgb = cv2.resize(rgb, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-    h, w = rgb.shape[:2]
-    closer = rgb[h // 5 : h - h // 5, w // 5 : w - w // 5]
-    made = {
-        "blurred": cv2.GaussianBlur(rgb, (0, 0), 0.008 * w),
-        "very_blurred": cv2.GaussianBlur(rgb, (0, 0), 0.025 * w),
-        "brighter_blurred": 1.5 * cv2.GaussianBlur(rgb, (0, 0), 0.015 * w),
-        "darker": 0.5 * rgb,
-        "closer_blurred": cv2.GaussianBlur(cv2.resize(closer, (w, h)), (0, 0), 0.015 * w),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for name, picture in made.items():
-        target = folder / f"{Path(image_id.replace(':', '_')).stem}_{name}.png"
-        cv2.imwrite(str(target), np.clip(picture, 0, 255).astype(np.uint8)[..., ::-1])
-        found.append((f"{image_id}#{name}", str(target)))
-    return found
-
-
 def _measure(task: tuple[str, str]) -> dict:
     return measure_file(*task)
 
 
-def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 200) -> pd.DataFrame:
-    """Metrics of all photographs of the manifest (crops left out) and of pictures of other things; kept in `cache` between runs.
+def choose(manifest: pd.DataFrame, sample: int, sample_odir: int) -> pd.DataFrame:
+    """The photographs to measure: all graded ones, all of PALM, and samples of the other sets; with labels and what is kept back.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+    sample, sample_odir : int
+        Most photographs of a set without quality grades, and of ODIR.
+    """
+    # refuge_roi holds crops around the disc: no field of view to judge. Ungraded EyePACS photographs may be anything.
+    manifest = manifest[(manifest["dataset"] != "refuge_roi") & ~((manifest["dataset"] == "eyepacs400") & manifest["quality"].isna())]
+    graded, _ = project_grades(manifest)
+    always = manifest["quality"].notna() | manifest["image"].isin(graded["image_id"]) | (manifest["dataset"] == "palm")
+    odir = manifest["dataset"] == "odir"
+    rest = [g.sample(min(sample, len(g)), random_state=1) for _, g in manifest[~always & ~odir].groupby("dataset")]
+    by_hash = manifest.loc[odir, "image"].map(lambda i: hashlib.sha256(i.encode()).hexdigest()).sort_values().index[:sample_odir]
+    known = pd.concat([manifest[always], *rest, manifest.loc[by_hash]]).drop_duplicates("image")
+    known = known[["image", "dataset", "group", "quality", "diagnosis"]].rename(columns={"image": "image_id"})
+    known = known.merge(graded, on="image_id", how="left").assign(weight=1.0)
+    return known.assign(held_back=held_back(known["group"]) & known["dataset"].isin(HALVED))
+
+
+def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 1000) -> pd.DataFrame:
+    """Metrics of the chosen photographs (see `choose`) and of pictures of other things; kept in `cache` between runs.
 
     Parameters
     ----------
@@ -240,36 +235,25 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_od
     cache : Path
         Folder for ``metrics.parquet`` and the made pictures.
     jobs : int
-    sample : int
-        Most photographs of a set without quality grades.
-    sample_odir : int
-        Most photographs of the ODIR cohort, which count in the not-a-fundus head only.
+    sample, sample_odir : int
+        Most photographs of a set without quality grades, and of ODIR.
     """
-    manifest = pd.read_csv(data / "manifest.csv", low_memory=False)
-    # refuge_roi holds crops around the disc: no field of view to judge. Ungraded EyePACS photographs may be anything.
-    manifest = manifest[(manifest["dataset"] != "refuge_roi") & ~((manifest["dataset"] == "eyepacs400") & manifest["quality"].isna())]
-    graded, odir = manifest["quality"].notna(), manifest["dataset"] == "odir"
-    curated = [g.sample(min(sample, len(g)), random_state=1) for _, g in manifest[~graded & ~odir].groupby("dataset")]
-    cohort = manifest[odir].sample(min(sample_odir, int(odir.sum())), random_state=7)
-    manifest = pd.concat([manifest[graded], *curated, cohort])
-    known = manifest[["image", "dataset", "group", "quality"]].rename(columns={"image": "image_id"})
-    tasks = [(i, str(data / i)) for i in known["image_id"]]
-    others = other_pictures(cache / "pictures")
-    tasks = others + tasks
+    known = choose(pd.read_csv(data / "manifest.csv", low_memory=False), sample, sample_odir)
+    where = {i: data / i for i in known["image_id"]}
+    others = write_other_pictures(cache / "pictures")
     extra = pd.DataFrame([{"image_id": i, "dataset": i.split(":")[0], "group": i, "quality": "not_fundus"} for i, _ in others])
-    known = pd.concat([known, extra], ignore_index=True).assign(weight=1.0)
+    known = pd.concat([known, extra.assign(weight=1.0, held_back=False)], ignore_index=True)
+    where |= dict(others)
     strange = known[(known["quality"] == "not_fundus") & (known["dataset"] != "made")]
-    where = dict(tasks)
-    more = {row.image_id: variants(row.image_id, Path(where[row.image_id]), cache / "variants") for row in strange.itertuples()}
-    tasks += [task for made in more.values() for task in made]
+    more = {i: write_variants(i, where[i], cache / "variants") for i in strange["image_id"]}
+    where |= {i: path for made in more.values() for i, path in made}
     origin = {i: original for original, made in more.items() for i, _ in made}
     copies = strange.set_index("image_id").loc[list(origin.values())].assign(weight=VARIANT_WEIGHT, image_id=list(origin))
     known = pd.concat([known, copies], ignore_index=True)
     kept = cache / "metrics.parquet"
     done = pd.read_parquet(kept) if kept.exists() else as_table([])
     have = set(done["image_id"])
-    wanted = [t for t in tasks if t[0] not in have]
-    cache.mkdir(parents=True, exist_ok=True)
+    wanted = [(i, str(path)) for i, path in where.items() if i not in have]
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, tqdm(total=len(wanted), unit="image") as bar:
         for start in range(0, len(wanted), _KEEP_EVERY):
             rows = as_table(list(pool.map(_measure, wanted[start : start + _KEEP_EVERY], chunksize=8)))
@@ -288,62 +272,121 @@ def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_od
 
 def fit_all(table: pd.DataFrame) -> dict:
     """Fit the heads and score them held out; the content of ``model.json``."""
-    graded = table[table["dataset"].isin(SOURCES) & table["quality"].notna() & (table["weight"] == 1.0)]
-    retina = graded[graded["quality"] != "not_fundus"].assign(weight=1.0).reset_index(drop=True)
-    drawn = table[table["dataset"].isin(CURATED)].assign(weight=CURATED_WEIGHT)
-    with_drawn = pd.concat([retina, drawn], ignore_index=True)
-    everything = table.assign(quality=table["quality"].fillna("retina")).reset_index(drop=True)
+    kept_back = table["held_back"].to_numpy(bool)
+    learned = table[~kept_back].reset_index(drop=True)
+    graded = learned[learned["dataset"].isin(SOURCES) & learned["quality"].notna() & (learned["weight"] == 1.0)]
+    retina = graded[graded["quality"] != "not_fundus"]
+    by_eye = learned[learned["project_grade"].notna()]
+    drawn = learned[learned["dataset"].isin(CURATED) & learned["project_grade"].isna()]
     card: dict = {
         "description": "Logistic regressions on the metrics of retsam.quality.metrics, standardised and clipped; "
-        "not a fundus is the likeliest of three kinds.",
+        "not a fundus is the likeliest of five kinds.",
         "command": "python -m retsam.quality.fit --data $RETSAM_DATA",
         "data": {
             name: {"source": SOURCES[name], "photographs": graded.loc[graded["dataset"] == name, "quality"].value_counts().to_dict()}
             for name in SOURCES
         },
+        "by_eye": {
+            "use": "reject and gradable heads: the project's grades by eye (one grader, no clinician, blind to disease), as the "
+            "probabilities of EyeQ's grades that they had on EyePACS photographs among them",
+            "photographs": by_eye["dataset"].value_counts().to_dict(),
+            "kept_back": f"half of the subjects of {' and '.join(HALVED)}, by hash: neither fitted nor calibrated on, in any head",
+        },
         "curated": {
             "use": f"reject head: no rejects, at weight {CURATED_WEIGHT}, since experts drew or measured on them",
             "photographs": drawn["dataset"].value_counts().to_dict(),
         },
-        "other_pictures": "not-a-fundus head only: pictures that come with scikit-image, noise and ramps, blurred and "
-        "dimmed versions of these and of DRIMDB's outliers (positives, the versions kept with their original and not scored); "
+        "other_pictures": "not-a-fundus head only: pictures that come with scikit-image and drawn ones (retsam.quality.other_pictures), "
+        "blurred and dimmed versions of these and of DRIMDB's outliers (positives, the versions kept with their original and not scored); "
         "all photographs of other sets (negatives)",
-        "split": f"{FOLDS}-fold cross-validation by group, repeated {REPEATS} times; the shipped coefficients are fitted on all",
+        "split": f"{FOLDS}-fold cross-validation by group, repeated {REPEATS} times; shipped coefficients are fitted on all not kept back",
         "penalty": PENALTY,
         "chosen_in_cross_validation": "penalty, kinds, variants and threshold of the not-a-fundus head",
         "heads": {},
         "held_out": {},
     }
     good = retina[retina["quality"] == "good"]
-    for name, rows, positive in (
-        ("reject", with_drawn, "reject"),
-        ("gradable", retina, "good"),
-        ("not_fundus", everything, "not_fundus"),
+    for name, positive, label, inferred in (
+        ("reject", "reject", "p_reject_label", drawn),
+        ("gradable", "good", "p_gradable_label", drawn[:0]),
     ):
-        head = Fit(name)
-        y = (rows["quality"] == positive).to_numpy().astype(float)
+        # Probabilities are made honest for photographs as they come: EyeQ's and those graded by eye, which stand for their strata, count
+        # half each. DRIMDB's mix of good and bad is its makers'.
+        share = by_eye["stands_for"] / by_eye["stands_for"].sum() * (retina["dataset"] == "eyepacs400").sum()
+        parts = [
+            retina.assign(y=(retina["quality"] == positive).astype(float), calibrates=(retina["dataset"] == "eyepacs400").astype(float)),
+            by_eye.assign(y=by_eye[label], calibrates=share),
+            inferred.assign(y=0.0, weight=CURATED_WEIGHT, calibrates=0.0),
+        ]
+        rows = pd.concat([p for p in parts if len(p)], ignore_index=True)
+        head, y = Fit(name), rows["y"].to_numpy(float)
         raw = head.held_out(rows, y)
         # Labels that are inferred neither score nor calibrate a head.
-        known = (rows["weight"] == 1.0).to_numpy()
-        part = rows[known].reset_index(drop=True)
-        weight = head.weights(part, y[known] == 1)
-        # How common other pictures are in a cohort is not known, so there is nothing to calibrate the not-a-fundus head to.
-        assumed = name == "not_fundus"
-        slope, intercept = (1.0, 0.0) if assumed else recalibrate(y[known], raw[known], weight)
+        known = ~rows["dataset"].isin(CURATED).to_numpy() | rows["project_grade"].notna().to_numpy()
+        weight = rows.loc[known, "calibrates"].to_numpy(float)
+        slope, intercept = recalibrate(y[known], raw[known], weight)
         for kind, model in head.fit(rows, y).items():
             model["weight"], model["intercept"] = slope * model["weight"], slope * model["intercept"] + intercept
             card["heads"][kind] = _coefficients(head, model, good)
-        held_out = sigmoid(raw[known]) if assumed else recalibrated(y[known], raw[known], part["group"].to_numpy(str), weight)
-        scores = _not_fundus_scores if name == "not_fundus" else _scores
-        card["held_out"][name] = scores(part, y[known], held_out)
+            judged = sigmoid(head.score({kind: model}, table[kept_back]))
+        held_out = recalibrated(y[known], raw[known], rows.loc[known, "group"].to_numpy(str), weight)
+        sources = rows.loc[known, "dataset"].isin(SOURCES).to_numpy()
+        part = rows[known][sources].reset_index(drop=True)
+        card["held_out"][name] = _scores(part, y[known][sources], held_out[sources])
+        card["held_out"][name]["kept_back"] = _kept_back(table[kept_back], label, judged)
     card["held_out"]["reject"]["across_sets"] = _across_sets(retina)
-    card["held_out"]["reject"]["curated_called_reject"] = _curated_called_reject(with_drawn)
+    card["held_out"]["reject"]["curated_called_reject"] = _curated_called_reject(retina, drawn)
+
+    everything = learned.assign(quality=learned["quality"].fillna("retina"))
+    head, y = Fit("not_fundus"), (everything["quality"] == "not_fundus").to_numpy().astype(float)
+    # How common other pictures are in a cohort is not known, so there is nothing to calibrate the not-a-fundus head to.
+    known = (everything["weight"] == 1.0).to_numpy()
+    held_out = sigmoid(head.held_out(everything, y))
+    models = head.fit(everything, y)
+    card["heads"] |= {kind: _coefficients(head, model, good) for kind, model in models.items()}
+    card["held_out"]["not_fundus"] = _not_fundus_scores(everything[known].reset_index(drop=True), y[known], held_out[known])
+    called = sigmoid(head.score(models, table[kept_back])) >= QualityConfig().not_fundus_above
+    card["held_out"]["not_fundus"]["kept_back_called_not_fundus"] = {
+        name: {"n": int(k.sum()), "called": int(called[k].sum()), "share": rounded(called[k].mean())}
+        for name in HALVED
+        if (k := (table.loc[kept_back, "dataset"] == name).to_numpy()).any()
+    }
     return card
+
+
+def _kept_back(rows: pd.DataFrame, label: str, p: np.ndarray) -> dict:
+    """Scores on ODIR and PALM photographs kept back: ranking and calibration where graded by eye, shares called among all."""
+    out: dict = {}
+    for name in HALVED:
+        k = (rows["dataset"] == name).to_numpy()
+        seen = k & rows["project_grade"].notna().to_numpy()
+        if not seen.any():
+            continue
+        y, weight = rows.loc[seen, label].to_numpy(float), rows.loc[seen, "stands_for"].to_numpy(float)
+        grade = rows.loc[seen, "project_grade"].to_numpy(str)
+        # Ranking: the clear ends of the scale, unweighted.
+        ends = {"p_reject_label": (["reject"], ["gradable", "usable"]), "p_gradable_label": (["gradable"], ["usable", "reject"])}[label]
+        clear = np.isin(grade, ends[0] + ends[1])
+        out[name] = {
+            "graded_by_eye": int(seen.sum()),
+            "auc_clear_grades": rounded(auc(np.isin(grade[clear], ends[0]).astype(float), p[seen][clear])),
+            "expected_share": rounded(np.average(y, weights=weight)),
+            "mean_probability": rounded(np.average(p[seen], weights=weight)),
+            "called_share_weighted": rounded(np.average(p[seen] >= 0.5, weights=weight)),
+            "called_by_grade": {g: f"{int((p[seen][grade == g] >= 0.5).sum())} of {int((grade == g).sum())}" for g in np.unique(grade)},
+            "n": int(k.sum()),
+            "called_share": rounded((p[k] >= 0.5).mean()),
+        }
+        letters = rows.loc[k, "diagnosis"].fillna("?").to_numpy(str)
+        out[name]["called_share_by_diagnosis"] = {d: rounded((p[k][letters == d] >= 0.5).mean()) for d in np.unique(letters)}
+    return out
 
 
 def _coefficients(head: Fit, model: dict, good: pd.DataFrame) -> dict:
     reference = np.clip((good[head.features].to_numpy(float) - model["mean"]) / model["scale"], -CLIP, CLIP).mean(0)
     columns = {"mean": model["mean"], "scale": model["scale"], "weight": model["weight"], "reference": reference}
+    if model["bend"].any():
+        columns["bend"] = model["bend"]
     features = {f: {key: rounded(values[k], 5) for key, values in columns.items()} for k, f in enumerate(head.features)}
     return {"intercept": rounded(model["intercept"], 5), "clip": CLIP, "features": features}
 
@@ -399,6 +442,8 @@ def _not_fundus_scores(rows: pd.DataFrame, y: np.ndarray, p: np.ndarray) -> dict
     out["recall_drimdb"]["lowest_probability"] = rounded(p[outliers].min())
     if others.any():
         out["recall_other_pictures"] = {"value": rounded(called[others].mean()), "n": int(others.sum())}
+    drawn = rows["image_id"].str.extract(r"^made:(.*)_\d+$")[0].fillna("").to_numpy(str)
+    out["recall_drawn"] = {k: f"{int(called[drawn == k].sum())} of {int((drawn == k).sum())}" for k in np.unique(drawn) if k}
     kinds = np.char.strip(np.char.add(np.char.add(dataset, " "), np.where(quality == "retina", "", quality)))
     out["called_not_fundus"] = {
         str(kind): {"n": int(part.sum()), "share": rounded(called[part].mean())}
@@ -419,9 +464,9 @@ def _across_sets(retina: pd.DataFrame) -> dict:
     return out
 
 
-def _curated_called_reject(rows: pd.DataFrame) -> dict:
-    """Share of each curated set that a model which saw nothing of it, nor of its camera, would reject."""
-    out, head = {}, Fit("reject")
+def _curated_called_reject(retina: pd.DataFrame, drawn: pd.DataFrame) -> dict:
+    """Share of each curated set that a model which saw nothing of it, nor of its camera, nor grades by eye, would reject."""
+    rows, head, out = pd.concat([retina, drawn.assign(weight=CURATED_WEIGHT)], ignore_index=True), Fit("reject"), {}
     y = (rows["quality"] == "reject").to_numpy().astype(float)
     family = (
         rows["dataset"].replace({"idrid_grading": "idrid", "idrid_seg": "idrid", "idrid_native": "idrid", "orvs": "ords"}).to_numpy(str)
@@ -442,7 +487,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("model.json"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=200, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=1000, help="most photographs of the ODIR cohort")
     options = parser.parse_args(arguments)
     card = fit_all(load_metrics(options.data, options.cache, options.jobs, options.sample, options.sample_odir))
     options.out.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -60,8 +60,12 @@ def grade_table(metrics: pd.DataFrame, config: QualityConfig, cohort: pd.DataFra
     Raises
     ------
     ValueError
-        If photographs of the cohort have no metrics, or an image has them twice.
+        If photographs of the cohort have no metrics, an image has them twice, or columns are missing (metrics of an older version).
     """
+    lacking = [c for head in load_model().values() for c in head.features if c not in metrics]
+    if lacking:
+        names = ", ".join(dict.fromkeys(lacking))
+        raise ValueError(f"the metrics lack columns of this version's quality model ({names}); run `retsam quality metrics` again")
     table = _in_order(metrics, cohort)
     measured = (table["status"] == "ok").to_numpy()
     for head, column in (("reject", "p_reject"), ("gradable", "p_gradable")):

@@ -13,6 +13,7 @@ import numpy as np
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
+from retsam.quality.profile import PROFILE, colour_profile
 
 #: Diameter of the field of view at which metrics are measured, px.
 WORK_SIDE = 384
@@ -59,6 +60,7 @@ METRICS: dict[str, str] = {
     "edge_strength": "Log10 of the 99th percentile of the gradient of log green: hard edges that no retina has.",
     "disc": "Contrast of the brightest round patch of the disc's size against its surroundings, in log green.",
     "rim": "Share of the circle's rim that is a step from light to dark.",
+    **PROFILE,
 }
 
 
@@ -120,6 +122,7 @@ def measure_quality(rgb: np.ndarray, fov: FieldOfView | None = None) -> dict[str
     row: dict[str, object] = dict(fov.to_columns())
     row["fov_diameter_px"] = 2 * fov.radius
     row |= working_metrics(work, inside)
+    row |= colour_profile(work, inside)
     row["native_sharpness"] = _native_sharpness(rgb, fov)
     row["rim"] = _rim(rgb, fov)
     row["content_hash"] = content_hash(rgb)

@@ -15,6 +15,7 @@ HEADS = {
     "reject": "a reject, among photographs of the retina",
     "gradable": "gradable, among photographs of the retina",
     "not_fundus_eye": "the front of an eye, skin or a chart before the camera",
+    "not_fundus_drawn_eye": "the front of an eye, as drawn for training: slit lamp and lit eye in the dark",
     "not_fundus_blurred_eye": "the same out of focus",
     "not_fundus_scene": "a dark room",
     "not_fundus_picture": "some other picture",
@@ -29,6 +30,9 @@ class Head:
     ----------
     features : tuple of str
     mean, scale, weights : ndarray of float, [n_features]
+    bends : ndarray of float, [n_features]
+        Weights of the distance from the mean, ``|z|``: what is unlike a retina may be too much or too little of something. 0 in the heads
+        for reject and gradable.
     intercept : float
     reference : ndarray of float, [n_features]
         Mean standardised metrics of gradable photographs: reasons are told against these.
@@ -40,6 +44,7 @@ class Head:
     mean: np.ndarray
     scale: np.ndarray
     weights: np.ndarray
+    bends: np.ndarray
     intercept: float
     reference: np.ndarray
     clip: float
@@ -51,7 +56,8 @@ class Head:
 
     def probability(self, metrics: pd.DataFrame) -> np.ndarray:
         """Probability ``[n]``; NaN where a metric is missing."""
-        return sigmoid(self.standardise(metrics) @ self.weights + self.intercept)
+        z = self.standardise(metrics)
+        return sigmoid(z @ self.weights + np.abs(z) @ self.bends + self.intercept)
 
     def contributions(self, metrics: pd.DataFrame) -> pd.DataFrame:
         """Log odds that each metric adds, compared with the average gradable photograph; ``[n, n_features]``."""
@@ -83,7 +89,10 @@ def model_card() -> dict:
 
 def _head(part: dict) -> Head:
     names = tuple(part["features"])
-    columns = {key: np.array([part["features"][n][key] for n in names], float) for key in ("mean", "scale", "weight", "reference")}
+    columns = {
+        key: np.array([part["features"][n].get(key, 0.0) for n in names], float) for key in ("mean", "scale", "weight", "bend", "reference")
+    }
     return Head(
-        names, columns["mean"], columns["scale"], columns["weight"], float(part["intercept"]), columns["reference"], float(part["clip"])
-    )
+        features=names, mean=columns["mean"], scale=columns["scale"], weights=columns["weight"], bends=columns["bend"],
+        intercept=float(part["intercept"]), reference=columns["reference"], clip=float(part["clip"]),
+    )  # fmt: skip
