@@ -115,3 +115,11 @@ def test_command(tmp_path):
     assert (tmp_path / "d" / "config.yaml").is_file() and "snakemake" in result.output
     assert len(pd.read_csv(tmp_path / "d" / "samplesheet.csv")) == 8
     assert CliRunner().invoke(demo, ["--out", str(tmp_path / "e"), "--size", "100"]).exit_code == 2
+
+
+def test_no_site_has_the_cases_of_a_disease_to_itself():
+    """The camera must not tell the diseases: each site has its share of the subjects with each of them, give or take one or two."""
+    table, _ = simulate(60, 512, 0)
+    ill = table.assign(dr=table["dr_grade"] > 0).groupby(["site", "subject"])[["dr", "amd", "glaucoma", "pathological_myopia"]].any()
+    cases = ill.groupby("site").sum()
+    assert (cases.max() - cases.min()).max() <= 2, cases

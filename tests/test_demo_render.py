@@ -196,3 +196,26 @@ def test_faulty_parameters_are_listed_together():
 def test_too_many_lesions_say_so():
     with pytest.raises(ValueError, match="no room"):
         render_eye(EyeParameters(size=256, lesions={"cotton_wool_spot": 150}), 0)
+
+
+def test_rendered_masks_go_into_a_store_and_come_back(tmp_path):
+    from retsam.masks.store import read_masks, write_store
+
+    # Native masks may have any size; those of a square photograph fit a store's frame as they are.
+    masks = replace(render_eye(EyeParameters(size=512, lesions={"drusen": 5}), 3).to_masks("eye"), native=False)
+    write_store(tmp_path / "s0000.zarr", [masks], {"frame_side": 512})
+    (back,) = read_masks(tmp_path / "s0000.zarr")
+    assert back.status == masks.status
+    for name, plane in masks.planes.items():
+        assert (back.planes[name] == plane).all(), name
+
+
+def test_vessels_part_at_the_edge_of_the_cup():
+    """In a deep cup they run up and down together: narrower there, about the trunk, than the straight spokes of an eye without a cup."""
+
+    def spread(cup: float) -> float:
+        eye = render_eye(EyeParameters(size=768, cdr_vertical=cup, cdr_horizontal=cup), 4)
+        points = np.concatenate([s.points for s in eye.segments])
+        return float(np.std(points[np.hypot(*points.T) < 0.35, 0]))
+
+    assert spread(0.7) < 0.8 * spread(0.0)

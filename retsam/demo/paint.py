@@ -161,11 +161,12 @@ def paint_disc(
         border = np.exp(-(((outer - 1.03) / 0.05) ** 2)) * (u > -0.2 * axes[0]) * np.clip(0.6 + 0.6 * grain, 0, 1.4)
         image *= np.exp(-(0.30 * border)[..., None] * np.array([0.7, 0.9, 0.6], np.float32))
 
-    # Rim: the fundus's own hue, lighter; cup: lighter still and paler. The ratios are the medians of 50 public photographs (rim to fundus
-    # 1.44 / 1.41 / 1.34, cup to fundus 1.64 / 1.78 / 1.88 in R / G / B). Edges softer than the masks'.
+    # Rim: the fundus's own hue, lighter, by about the medians of 50 public photographs (1.44 / 1.41 / 1.34 in R / G / B). Cup: lighter
+    # still and paler, more than theirs (1.64 / 1.78 / 1.88, vessels included), so that its size is seen at this resolution. Edges softer
+    # than the masks'.
     around = tint * np.float32(1.22 - 0.45 * parameters.pigmentation)
-    rim_colour = around * np.array([1.44, 1.56, 1.60], np.float32)
-    cup_colour = around * np.array([1.70, 2.45, 3.50], np.float32)
+    rim_colour = around * np.array([1.40, 1.48, 1.50], np.float32)
+    cup_colour = around * np.array([1.85, 3.00, 4.50], np.float32)
     edge = float(rng.uniform(0.022, 0.05)) * unit + 0.4
     blend = cv2.GaussianBlur(masks["disc"], (0, 0), edge)
     pale = np.clip(0.4 + 0.5 * u / axes[0], 0, 1) * 0.15
@@ -176,9 +177,9 @@ def paint_disc(
         cup_axes = (axes[0] * parameters.cdr_horizontal, axes[1] * parameters.cdr_vertical)
         cup, inner = ellipse_coverage((u - centre[0] * unit, v - centre[1] * unit), cup_axes)
         masks["cup"] = np.minimum(cup, disc).astype(np.float32)
-        slope = cv2.GaussianBlur(masks["cup"], (0, 0), float(rng.uniform(0.05, 0.09)) * unit)
+        slope = cv2.GaussianBlur(masks["cup"], (0, 0), float(rng.uniform(0.03, 0.05)) * unit)
         deep = 1 - 0.25 * np.clip(inner, 0, 1)
-        colour += (slope * (0.72 + 0.28 * deep))[..., None] * (cup_colour - colour)
+        colour += (slope * (0.85 + 0.15 * deep))[..., None] * (cup_colour - colour)
         if parameters.cdr_vertical > 0.55:  # lamina cribrosa: grey dots at the bottom of a deep cup
             pores = np.clip(noise(shape, 0.07 * unit, rng) - 0.7, 0, 1.2) * np.exp(-((inner / 0.6) ** 2))
             colour *= np.exp(-(0.16 * pores)[..., None] * np.array([1.0, 1.0, 0.8], np.float32))
@@ -224,7 +225,7 @@ def paint_vessels(
         chord = bore * np.sqrt(np.clip(1 - position**2, 0.05, 1))
         density = 1 - np.exp(-chord / 0.041)
         density *= 1 - reflex * np.exp(-((position / 0.30) ** 2)) * np.clip((bore - 0.035) / 0.05, 0, 1)
-        density *= cover * clarity[rows, columns] * (1 + 0.60 * disc[rows, columns] - 0.60 * deep[rows, columns])
+        density *= cover * clarity[rows, columns] * (1 + 0.10 * disc[rows, columns] - 0.15 * deep[rows, columns])
         image[rows, columns] *= np.exp(-density[:, None] * pigment)
 
 

@@ -76,7 +76,7 @@ class Camera:
 CAMERAS: dict[str, Camera] = {
     camera.name: camera
     for camera in (
-        Camera("clinic", tint=(0.54, 0.27, 0.13), notch=True),
+        Camera("clinic", tint=(0.58, 0.29, 0.14), noise=0.010, notch=True),
         Camera(
             "screening",
             field_degrees=45,
