@@ -437,9 +437,8 @@ def page(report: dict, bad: pd.DataFrame, cohorts: int, seconds: float, seed: in
             if "fdr" in r:
                 power = "" if r["power"] is None else f"{r['power']:.3f}"
                 met = "yes" if r["met"] else "**no**"
-                lines.append(
-                    f"| {name} | {r['type1']:.4f} ({r['mc_error_type1']:.4f}) | {r['fdr']:.4f} ({r['mc_error_fdr']:.4f}) | {power} | {met} |"
-                )
+                errors = f"{r['type1']:.4f} ({r['mc_error_type1']:.4f}) | {r['fdr']:.4f} ({r['mc_error_fdr']:.4f})"
+                lines.append(f"| {name} | {errors} | {power} | {met} |")
     lines += [
         "",
         "## Bad situations: an estimate or a reason",
