@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("build/quality"), help="folder for metrics between runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=1000, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=1500, help="most photographs of the ODIR cohort")
     options = parser.parse_args()
     if not (options.data / "manifest.csv").exists():
         print(f"no manifest.csv in {options.data}; set RETSAM_DATA or --data", file=sys.stderr)

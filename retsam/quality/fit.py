@@ -225,7 +225,7 @@ def choose(manifest: pd.DataFrame, sample: int, sample_odir: int) -> pd.DataFram
     return known.assign(held_back=held_back(known["group"]) & known["dataset"].isin(HALVED))
 
 
-def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 1000) -> pd.DataFrame:
+def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 1500) -> pd.DataFrame:
     """Metrics of the chosen photographs (see `choose`) and of pictures of other things; kept in `cache` between runs.
 
     Parameters
@@ -487,7 +487,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("model.json"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=1000, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=1500, help="most photographs of the ODIR cohort")
     options = parser.parse_args(arguments)
     card = fit_all(load_metrics(options.data, options.cache, options.jobs, options.sample, options.sample_odir))
     options.out.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
