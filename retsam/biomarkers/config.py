@@ -11,6 +11,7 @@ FIELD_45_DEGREES_UM = 13_200.0
 
 #: See ``BiomarkersConfig.min_fov_diameter_px``. Each figure is (micrometres of the smallest structure that counts) /
 #: (pixels it must span) = the coarsest pixel allowed; 13,200 um / that pixel = the field's diameter in pixels.
+#: What they are worth: docs/benchmarks/resolution.md.
 RESOLUTION_FLOORS: dict[str, int] = {
     # An arteriole of CRAE size, 150 um, must span 6 px, so that half a pixel of edge error stays under 9 %: 25 um/px.
     "calibre": 528,
