@@ -58,14 +58,20 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
     """Export a run's weights: half precision, thresholds from training photographs, model card.
 
     For a configuration whose stage is `weak`: its base's weights with the weak heads added, judged on held-out photographs.
+    For one with `only`: the weights it began with, the tuned decoders put in.
     """
-    from retsam.training.export import export
+    from retsam.training.export import export, export_only
     from retsam.training.weak.config import WeakConfig
     from retsam.training.weak.export import export_weak
 
     config = _read(config_path)
     try:
-        written = export_weak(config, Path(out)) if isinstance(config, WeakConfig) else export(config, Path(out), name, per_dataset)
+        if isinstance(config, WeakConfig):
+            written = export_weak(config, Path(out))
+        elif config.only:
+            written = export_only(config, Path(out))
+        else:
+            written = export(config, Path(out), name, per_dataset)
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(str(written))

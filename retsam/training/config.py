@@ -53,6 +53,10 @@ class TrainConfig(BaseModel):
     pseudo_labels: Path | None = Field(None, description="Folder written by `retsam train pseudo-label`; joined with a lower weight.")
     pseudo_weight: float = Field(0.3, gt=0, lt=1, description="Weight of a pseudo-labelled crop's loss.")
     pseudo_share: float = Field(0.5, gt=0, description="Steps on pseudo-labels relative to the steps on drawn vessels.")
+    only: list[str] = Field(
+        default_factory=list,
+        description="Tune the decoders of these tasks and leave every other tensor of `init`, a shipped weights file, bit by bit as it is.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
     frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that stay as they are; 3 saves a third of a step.")

@@ -223,6 +223,27 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     return out
 
 
+def export_only(config: TrainConfig, out: Path) -> Path:
+    """Put the tuned decoders of a run with ``only`` into a copy of the weights that it began with; card and other tensors stay.
+
+    Returns
+    -------
+    Path
+        The weights.
+    """
+    tuned, _ = load_state(config.out / "weights.safetensors")
+    state, metadata = load_state(Path(config.init))
+    card = json.loads(Path(config.init).with_suffix(".json").read_text())
+    parameters = {name for name, _ in RetinaNetwork({task: DECODERS[task] for task in config.tasks}).named_parameters()}
+    swapped = [name for name in parameters if name.startswith(tuple(f"decoders.{task}." for task in config.only))]
+    save_weights(Path(out), torch.nn.Module(), metadata, state | {name: tuned[name] for name in swapped})
+    for head in (head for task in config.only for head in TASKS[task]):
+        kept = {k: v for k, v in card["heads"][head].items() if k not in ("scores", "calibration")}
+        card["heads"][head] = kept | {"tuned_steps": config.steps}
+    Path(out).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return Path(out)
+
+
 def attach_scores(card_path: Path, scores_path: Path) -> None:
     """Write the scores of ``retsam evaluate`` into a model card, per head and data set."""
     card, scores = json.loads(card_path.read_text()), json.loads(scores_path.read_text())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from retsam.segmentation.network import DECODERS, RetinaNetwork
+from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.predict import LARGE_SIDE
 from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import losses
@@ -50,10 +50,12 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
     _initialise(model, config.init)
     model.encoder.frozen = config.frozen if config.init != "random" else 0
+    if config.only:
+        hold_all_but(model, config)
     average = copy.deepcopy(model).requires_grad_(False)
-    trunk = list(model.encoder._blocks.parameters()) + [model.encoder._conv_stem.weight]
+    trunk = [p for p in [*model.encoder._blocks.parameters(), model.encoder._conv_stem.weight] if p.requires_grad]
     ids = {id(p) for p in trunk}
-    rest = [p for p in model.parameters() if id(p) not in ids]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
     groups = [{"params": trunk, "factor": config.encoder_rate}, {"params": rest, "factor": 1.0}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     step = _resume(config, model, average, optimiser)
@@ -64,7 +66,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     try:
         while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
             # Over the last part, statistics are those of prediction, so that every task's crops meet the same network in both.
-            model.encoder.adapt_statistics(step < config.steps * (1 - config.cooldown))
+            model.encoder.adapt_statistics(not config.only and step < config.steps * (1 - config.cooldown))
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * group["factor"] * rate_at(step, config)
             batch = stream.next()
@@ -104,6 +106,29 @@ def task_samplers(config: TrainConfig, progress: bool = True) -> tuple[dict[str,
             samplers[f"{task}.large"] = TaskSampler(task, load_large_frames(config, task, settings, frames, progress), closer)
             shares[f"{task}.large"] = settings.share * settings.large
     return samplers, shares
+
+
+def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:
+    """Freeze all but the decoders of ``config.only``, which then see what they see in prediction: every normalisation is fixed at the
+    statistics of their view.
+
+    Raises
+    ------
+    ValueError
+        If a task is not among the run's, or the tasks have no view in common.
+    """
+    if missing := sorted(set(config.only) ^ set(config.tasks)):
+        raise ValueError(f"only: {config.only} and tasks: {sorted(config.tasks)} must name the same tasks; they differ in {missing}")
+    views = [view for view, tasks in VIEWS.items() if set(config.only) <= set(tasks)]
+    if len(views) != 1:
+        raise ValueError(f"only: expected tasks that share one view and no other ({VIEWS}), found {config.only}")
+    state, _ = load_state(Path(config.init))
+    prefix = f"views.{views[0]}."
+    own = model.state_dict()
+    model.load_state_dict({n: state.get(prefix + n, state[n]) for n in own if n in state or prefix + n in state}, strict=False)
+    model.eval().requires_grad_(False)
+    for task in config.only:
+        model.decoders[task].requires_grad_(True)
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
