@@ -1,6 +1,7 @@
 """Labels, losses, and a run of two steps that resumes."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from fundus_drawings import write_manifest
 from retsam.segmentation.weights import load_state
 from retsam.training import labels as lab
 from retsam.training import losses
+from retsam.training.augment import crop_affine, warp
 from retsam.training.config import TaskConfig, TrainConfig
 from retsam.training.frames import held_out, read_manifest, task_rows
 from retsam.training.stages import run_stage
-from retsam.training.trainer import rate_at
+from retsam.training.trainer import rate_at, task_samplers
 
 torch.set_num_threads(2)
 
@@ -134,3 +136,52 @@ def test_experts_who_disagree_leave_pixels_unknown(tmp_path):
     assert not (lab.nerve_label(row, tmp_path, (6, 6)) & lab.NERVE_BITS["known_disc"]).any()
     with pytest.raises(ValueError, match="expected 5x6"):
         lab.nerve_label(row, tmp_path, (6, 5))
+
+
+def test_one_decoder_is_tuned_and_nothing_else_moves(config):
+    from retsam.segmentation.weights import save_weights
+    from retsam.training.export import export_only
+
+    (path,) = run_stage(config)
+    state, metadata = load_state(path)
+    views = {f"views.whole.{n}": v for n, v in state.items() if n.endswith(("running_mean", "running_var"))}
+    base = config.out / "base.safetensors"
+    save_weights(base, torch.nn.Module(), metadata, state | views)
+    base.with_suffix(".json").write_text(json.dumps({"name": "base", "heads": {"fovea": {"status": "supervised", "scores": {"a": 1}}}}))
+    one = config.model_copy(
+        update={
+            "only": ["macula"],
+            "tasks": {"macula": config.tasks["macula"]},
+            "init": str(base),
+            "out": config.out / "only",
+            "learning_rate": 0.05,
+        }
+    )
+    run_stage(one)
+    before, after = load_state(base)[0], load_state(export_only(one, config.out / "tuned.safetensors"))[0]
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and moved and all(name.startswith("decoders.macula.") for name in moved)
+    card = json.loads((config.out / "tuned.json").read_text())
+    assert card["heads"]["fovea"] == {"status": "supervised", "tuned_steps": 8}, "scores of another decoder must not stay"
+    with pytest.raises(ValueError, match="must name the same tasks"):
+        run_stage(one.model_copy(update={"tasks": config.tasks, "out": config.out / "wrong"}))
+
+
+def test_turned_labels_keep_thin_vessels_whole():
+    label = np.zeros((64, 64), np.uint8)
+    label[31:33] = lab.VESSEL_BITS["vessel"] | lab.VESSEL_BITS["artery"]
+    label |= lab.FOV_BIT
+    matrix = crop_affine(np.random.default_rng(0), (31.5, 31.5), 64, 1.0, 20.0, False)
+    rgb, turned = warp(np.zeros((64, 64, 3), np.uint8), label, matrix, 64)
+    vessel = (turned & lab.VESSEL_BITS["vessel"]) > 0
+    middle = vessel[:, 12:52]
+    assert middle.any(0).all(), "no column may lose the vessel"
+    assert abs(middle.sum() / middle.shape[1] - 2 / np.cos(np.deg2rad(20))) < 0.25, "its width stays two pixels across its direction"
+    assert ((turned & lab.VESSEL_BITS["artery"]) > 0).sum() == vessel.sum()
+
+
+def test_large_photographs_are_looked_at_closer(config):
+    large = config.tasks["vessels"].model_copy(update={"large": 0.5, "frame": 1024})
+    none = config.model_copy(update={"tasks": {"vessels": large}})
+    with pytest.raises(ValueError, match="no photograph is 1.3 times as large"):
+        task_samplers(none)
