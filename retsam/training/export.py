@@ -244,13 +244,20 @@ def export_only(config: TrainConfig, out: Path) -> Path:
     return Path(out)
 
 
+# Scores of two heads together -> the heads whose part of the card they stand in, under a name of their own.
+_SHARED_SCORES = {"artery_vein": ("artery", "vein"), "vcdr": ("cup",)}
+
+
 def attach_scores(card_path: Path, scores_path: Path) -> None:
     """Write the scores of ``retsam evaluate`` into a model card, per head and data set."""
     card, scores = json.loads(card_path.read_text()), json.loads(scores_path.read_text())
     for dataset, targets in scores.items():
         for target, metrics in targets.items():
-            if target in card["heads"]:
-                card["heads"][target].setdefault("scores", {})[dataset] = metrics
+            shared = {f"{target}_{name}": value for name, value in metrics.items()}
+            for head in _SHARED_SCORES.get(target, (target,)):
+                if head in card["heads"]:
+                    own = card["heads"][head].setdefault("scores", {}).setdefault(dataset, {})
+                    own.update(shared if target in _SHARED_SCORES else metrics)
     card_path.write_text(json.dumps(card, indent=1) + "\n")
 
 
