@@ -17,7 +17,7 @@ from retsam.segmentation.predict import Segmenter, locate_fovea
 from retsam.segmentation.targets import CATEGORY, STORE_GROUPS, TARGETS, TASKS
 from retsam.segmentation.weights import load_state, save_weights
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def test_taxonomy_has_five_structures_four_phenotypes_and_22_lesions():

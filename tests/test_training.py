@@ -17,7 +17,7 @@ from retsam.training.frames import held_out, read_manifest, task_rows
 from retsam.training.stages import run_stage
 from retsam.training.trainer import rate_at, task_samplers
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two workers on two cores: threads that wait for each other are many times slower
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from retsam.training.weak.paint import PAINTERS, paint
 from retsam.training.weak.trainer import train_weak
 from retsam.training.weak.words import labelled, word_table
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def canvas(seed: int = 0, side: int = 512) -> Canvas:
