@@ -61,4 +61,6 @@ def test_segment_checks_its_input_and_gives_masks(tmp_path):
     from_file = retsam.segment(tmp_path / "eye.png", eye="L")
     masks = retsam.segment(rgb, eye="L")
     assert np.array_equal(from_file.planes["vessel"], masks.planes["vessel"])
-    assert masks.eye == "L" and masks.fov.mean() > 0.7 and set(masks.confidence) == set(masks.planes)
+    drawn = {target for target in masks.planes if masks.status[target] == "supervised"}
+    assert masks.eye == "L" and masks.fov.mean() > 0.7
+    assert set(masks.confidence) == drawn, "a weak head has no masks to calibrate an expected Dice with"
