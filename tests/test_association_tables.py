@@ -294,6 +294,9 @@ def test_subjects_that_taught_a_head_are_left_out_of_its_biomarkers_only(tables,
     assert "learned_from_subjects_left_out" in after.loc[("lesion_count", "crude"), "note"]
     assert circles.loc["lesion_count", "note"] == "learned_from_subjects_left_out" and circles.loc["lesion_count", "n_overlap"] > 0
     assert learned_photographs(tmp_path / "other.safetensors") is None
+    (tmp_path / "lost.json").write_text('{"weak": {"learned_from": "lost.learned.csv"}}')
+    with pytest.raises(PlanError, match="found no file"):
+        learned_photographs(tmp_path / "lost.safetensors")
 
 
 def test_threads_and_order_of_rows_do_not_change_the_answer(tables):

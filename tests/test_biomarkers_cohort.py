@@ -12,6 +12,7 @@ import zarr
 from click.testing import CliRunner
 
 from retsam.biomarkers import cohort as cohort_module
+from retsam.biomarkers import graphs
 from retsam.biomarkers.cli import measure as command
 from retsam.biomarkers.cohort import Part, is_current, measure_batch, measure_stores
 from retsam.biomarkers.config import BiomarkersConfig
@@ -249,3 +250,14 @@ def test_calibration_by_command():
 def test_metadata_of_a_part_names_what_it_came_from(parts):
     stored = json.loads(pq.read_schema(parts[0]).metadata[b"retsam"])
     assert set(stored) == {"store", "settings", "retsam"}
+
+
+def test_a_graph_that_cannot_be_built_is_a_row(tmp_path, monkeypatch):
+    good, bad = eye("good", 1), eye("=bad", 2)
+    real = graphs.graph_table
+    monkeypatch.setattr(graphs, "graph_table", lambda masks, config: 1 / 0 if masks.image_id == "=bad" else real(masks, config))
+    written = graphs.write_graphs([bad, good], tmp_path)
+    assert [path.stem for path in written] == ["good"]
+    assert pd.read_csv(tmp_path / "failures.csv").to_dict("records") == [
+        {"image_id": "=bad", "reason": "graph_failed", "detail": "ZeroDivisionError: division by zero"}
+    ]

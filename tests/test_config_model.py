@@ -191,3 +191,10 @@ def test_every_command_is_there_and_helps():
 def test_a_misspelt_command_is_answered_with_the_nearest():
     result = CliRunner().invoke(cli, ["segmnt"])
     assert result.exit_code == 2 and "did you mean 'segment'?" in result.output
+
+
+def test_a_key_that_is_no_word_is_told(tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text("? [a, b]\n: c\n")
+    with pytest.raises(ConfigError, match="a key must be a word or a number"):
+        read_yaml(path)

@@ -64,10 +64,6 @@ def test_notebooks_hold_no_outputs():
 
 
 def test_segment_and_measure():
-    from retsam.segmentation.weights import DEFAULT_WEIGHTS
-
-    if not Path(DEFAULT_WEIGHTS).exists():
-        pytest.skip(f"the shipped weights are missing: {DEFAULT_WEIGHTS}")
     _, text = _run("01_segment_and_measure.ipynb")
     assert "cdr_vertical" in text and "on segmented masks" in text
 

@@ -13,7 +13,7 @@ from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.network import DECODERS, RetinaNetwork, local_contrast
-from retsam.segmentation.predict import Segmenter, locate_fovea
+from retsam.segmentation.predict import Segmenter, locate_fovea, prepare
 from retsam.segmentation.targets import CATEGORY, STORE_GROUPS, TARGETS, TASKS
 from retsam.segmentation.weights import load_state, save_weights
 
@@ -170,3 +170,15 @@ def test_a_vessel_keeps_its_class_along_its_length():
     assert across[31, 41] > 0.5 and (across > 0.5)[4:28, 41].all()
     nothing = np.zeros((8, 8), np.float32)
     assert not smooth_classes(nothing, nothing, nothing > 0)[0].any()
+
+
+def test_a_mask_does_not_depend_on_its_batch():
+    """A small, a canonical and a large photograph are each seen in their own frame, alone or side by side."""
+    from fundus_drawings import drawn_eye
+
+    images = [drawn_eye(side)[0] for side in (300, 900, 1500)]
+    alone, together = Segmenter(precision="float32"), Segmenter(precision="float32", batch_size=3)
+    assert [prepare(image).fine_side for image in images] == [768, 1024, 1536]
+    for single, joint in zip(alone.predict(images), together.predict(images), strict=True):
+        for target, probability in single.probabilities.items():
+            assert np.abs(probability - joint.probabilities[target]).max() < 2e-3, target

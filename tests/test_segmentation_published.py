@@ -12,7 +12,7 @@ from torch import nn
 
 from retsam.segmentation import published as p
 
-pytest.importorskip("monai")
+pytest.importorskip("monai", reason="the published architecture needs MONAI (extra `training`)")
 pytest.importorskip("einops", reason="MONAI's Swin needs einops")
 
 TINY = dict(width=8, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=4)

@@ -28,10 +28,14 @@ def learned_photographs(weights: Path) -> pd.DataFrame | None:
     Raises
     ------
     PlanError
-        If the list lacks its columns.
+        If the list lacks its columns, or the model card names one that is not there.
     """
     path = Path(weights).with_suffix(".learned.csv")
     if not path.is_file():
+        card = Path(weights).with_suffix(".json")
+        if card.is_file() and "learned_from" in json.loads(card.read_text()).get("weak", {}):
+            fault = f"{path}: expected the list of photographs that taught the weak heads, which {card.name} names, and found no file"
+            raise PlanError([f"{fault}; without it their subjects cannot be left out: copy it from where the weights came from"])
         return None
     table = pd.read_csv(path, dtype=str)
     if not {"content_hash", "heads"} <= set(table.columns):

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from retsam.association.dense import cholesky, inverse
-from retsam.association.gee import FAMILIES, Fit, _mean_variance
+from retsam.association.gee import FAMILIES, Fit, _mean_variance, _predictor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -32,13 +32,7 @@ def _pair(e, z, y, starts, beta, alpha, family, h0, h1):
         b = 0.0 if m == 1 else a * alpha / (1.0 + (m - 1) * alpha)
         total[:] = 0.0
         for i in range(first, last):
-            eta = 0.0
-            for j in range(k):
-                row[j] = e[i, j]
-                eta += row[j] * beta[j]
-            for j in range(q):
-                row[k + j] = z[i, j]
-                eta += z[i, j] * beta[k + j]
+            eta = _predictor(e, z, i, beta, row)
             _, v = _mean_variance(eta, family)
             s = math.sqrt(v)
             for j in range(p):
@@ -74,13 +68,7 @@ def _difference(e, z, y, starts, beta, alpha, family, b0, b1, summed, squared):
         total[:] = 0.0
         residual = 0.0
         for i in range(first, last):
-            eta = 0.0
-            for j in range(k):
-                row[j] = e[i, j]
-                eta += row[j] * beta[j]
-            for j in range(q):
-                row[k + j] = z[i, j]
-                eta += z[i, j] * beta[k + j]
+            eta = _predictor(e, z, i, beta, row)
             mu, v = _mean_variance(eta, family)
             s = math.sqrt(v)
             r = (y[i] - mu) / s

@@ -87,6 +87,20 @@ def _mean_variance(eta, family):
     return mu, mu
 
 
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def _predictor(e, z, i, beta, row):
+    """Linear predictor of row ``i``, whose covariates are left in ``row``: exposures first, then the covariates they share."""
+    k = e.shape[1]
+    eta = 0.0
+    for j in range(k):
+        row[j] = e[i, j]
+        eta += row[j] * beta[j]
+    for j in range(z.shape[1]):
+        row[k + j] = z[i, j]
+        eta += z[i, j] * beta[k + j]
+    return eta
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sweep(e, z, y, starts, beta, alpha, family, h, u):
     """One pass: fills ``h`` (lower triangle) and ``u``; returns sums of squared residuals and of their cross products, and max |eta|."""
@@ -107,13 +121,7 @@ def _sweep(e, z, y, starts, beta, alpha, family, h, u):
         if not single:
             total[:] = 0.0
         for i in range(first, last):
-            eta = 0.0
-            for j in range(k):
-                row[j] = e[i, j]
-                eta += row[j] * beta[j]
-            for j in range(q):
-                row[k + j] = z[i, j]
-                eta += z[i, j] * beta[k + j]
+            eta = _predictor(e, z, i, beta, row)
             if abs(eta) > eta_max:
                 eta_max = abs(eta)
             mu, v = _mean_variance(eta, family)

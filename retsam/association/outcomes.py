@@ -9,6 +9,7 @@ import pandas as pd
 
 from retsam.association.config import Outcome
 from retsam.association.design import plain
+from retsam.cohort.variables import plain as text_of
 
 _TRUE = {"1", "true", "yes", "y", "t"}
 _FALSE = {"0", "false", "no", "n", "f"}
@@ -43,16 +44,6 @@ class Coded:
     def labelled(self) -> np.ndarray:
         """Rows with an outcome."""
         return np.isfinite(self.y)
-
-
-def text_of(value: object) -> str:
-    """``2``, ``2.0`` and ``"2"`` are one value; words lose their outer spaces."""
-    text = str(value).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 def cell_text(column: pd.Series | None, n: int) -> np.ndarray:

@@ -39,17 +39,20 @@ def graph_table(masks: Masks, config: BiomarkersConfig | None = None) -> pd.Data
 def write_graphs(masks: Iterable[Masks], folder: Path, config: BiomarkersConfig | None = None) -> list[Path]:
     """Write :func:`graph_table` of each eye to ``folder/<image_id>.parquet`` (characters that no file name may have are percent-coded).
 
-    An eye whose graph cannot be built is logged and left out; its row in the biomarker table has the reason.
+    An eye whose graph cannot be built is a row of ``folder/failures.csv``: ``image_id``, ``reason``, ``detail``. The file is always
+    written, so that none left out can be told from nobody having looked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, failures = [], []
     for item in masks:
         try:
             table = graph_table(item, config)
-        except Exception:  # noqa: BLE001 (one odd mask must not cost the other graphs)
+        except Exception as error:  # noqa: BLE001 (one odd mask must not cost the other graphs; its row says what happened)
             log.exception("image %s: no vessel graph", item.image_id)
+            failures.append((item.image_id, "graph_failed", f"{type(error).__name__}: {error}"))
             continue
         path = folder / f"{quote(item.image_id, safe=' ')}.parquet"
         table.to_parquet(path, index=False)
         written.append(path)
+    pd.DataFrame(failures, columns=["image_id", "reason", "detail"]).to_csv(folder / "failures.csv", index=False)
     return written

@@ -248,15 +248,27 @@ class Segmenter:
         return predictions
 
     def _fine(self, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray) -> dict[str, torch.Tensor]:
-        """Vessels and lesions, in the canonical frame; computed in a smaller one where every photograph of the batch is small, in a
-        larger one where every one is large."""
+        """Vessels and lesions, in the canonical frame; computed in a smaller one for small photographs, in a larger one for large ones.
+
+        The size is each photograph's own: what a mask shows must not depend on which others share its batch.
+        """
+        sides = np.array([item.fine_side for item in inputs])
+        merged: dict[str, torch.Tensor] = {}
+        for side in np.unique(sides):
+            at = np.flatnonzero(sides == side)
+            for task, logits in self._fine_at(int(side), [inputs[i] for i in at], rgb[at], fov[at]).items():
+                merged.setdefault(task, logits.new_empty((len(inputs), *logits.shape[1:])))[torch.from_numpy(at).to(logits.device)] = logits
+        return merged
+
+    def _fine_at(self, side: int, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray) -> dict[str, torch.Tensor]:
+        """:meth:`_fine` of photographs that are looked at in a frame of one side."""
         tasks = [task for task in ("vessels", "lesions_dr") if task in self.tasks]
-        if all(item.large is not None for item in inputs):
+        if side == LARGE_SIDE:
             large = np.stack([item.large for item in inputs])
             inside = np.stack([cv2.resize(x.view(np.uint8), large.shape[1:3], interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
             out = self._run("fine", large, inside, tasks, LARGE_SIDE // 128)
             return {task: F.interpolate(x, size=rgb.shape[1:3], mode="bilinear", antialias=True) for task, x in out.items()}
-        if any(item.frame.scale > _SMALL_SCALE for item in inputs):
+        if side == FRAME_SIDE:
             return self._run("fine", rgb, fov, tasks, 8)
         size = (_SMALL_SIDE, _SMALL_SIDE)
         small = np.stack([cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in rgb])
@@ -322,6 +334,13 @@ class PreparedImage:
     fov: np.ndarray
     frame: Frame
     large: np.ndarray | None = None
+
+    @property
+    def fine_side(self) -> int:
+        """Side of the frame in which vessels and lesions are sought, px."""
+        if self.large is not None:
+            return LARGE_SIDE
+        return FRAME_SIDE if self.frame.scale > _SMALL_SCALE else _SMALL_SIDE
 
 
 def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -214,6 +215,7 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})
     model.load_state_dict(state, strict=False)
     save_weights(out, model, metadata, view_statistics(config, model))
+    out.with_suffix(".learned.csv").unlink(missing_ok=True)  # of weak heads that an earlier file held and this one does not
     card_path = out.with_suffix(".json")
     raw = {head: {"status": "supervised", "threshold": 0.5} for head in _HEADS}
     card_path.write_text(json.dumps({"name": name, "heads": {**raw, "fovea": {"status": "supervised"}}}))
@@ -241,6 +243,9 @@ def export_only(config: TrainConfig, out: Path) -> Path:
         kept = {k: v for k, v in card["heads"][head].items() if k not in ("scores", "calibration")}
         card["heads"][head] = kept | {"tuned_steps": config.steps}
     Path(out).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    learned = Path(config.init).with_suffix(".learned.csv")
+    if learned.exists() and learned.resolve() != Path(out).with_suffix(".learned.csv").resolve():  # goes with the heads that it speaks of
+        shutil.copyfile(learned, Path(out).with_suffix(".learned.csv"))
     return Path(out)
 
 

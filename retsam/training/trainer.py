@@ -124,8 +124,8 @@ def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:
         raise ValueError(f"only: expected tasks that share one view and no other ({VIEWS}), found {config.only}")
     state, _ = load_state(Path(config.init))
     prefix = f"views.{views[0]}."
-    own = model.state_dict()
-    model.load_state_dict({n: state.get(prefix + n, state[n]) for n in own if n in state or prefix + n in state}, strict=False)
+    own = {name: state[prefix + name] for name in model.state_dict() if prefix + name in state}
+    model.load_state_dict({name: value for name, value in state.items() if not name.startswith("views.")} | own, strict=False)
     model.eval().requires_grad_(False)
     for task in config.only:
         model.decoders[task].requires_grad_(True)
