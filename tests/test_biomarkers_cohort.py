@@ -259,5 +259,5 @@ def test_a_graph_that_cannot_be_built_is_a_row(tmp_path, monkeypatch):
     written = graphs.write_graphs([bad, good], tmp_path)
     assert [path.stem for path in written] == ["good"]
     assert pd.read_csv(tmp_path / "failures.csv").to_dict("records") == [
-        {"image_id": "=bad", "reason": "graph_failed", "detail": "ZeroDivisionError: division by zero"}
+        {"image_id": "'=bad", "reason": "graph_failed", "detail": "ZeroDivisionError: division by zero"}
     ]

@@ -9,9 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow.csv import write_csv
 
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.context import Context
+from retsam.biomarkers.tables import neutralise
 from retsam.masks.masks import Masks
 
 log = logging.getLogger(__name__)
@@ -49,10 +52,11 @@ def write_graphs(masks: Iterable[Masks], folder: Path, config: BiomarkersConfig 
             table = graph_table(item, config)
         except Exception as error:  # noqa: BLE001 (one odd mask must not cost the other graphs; its row says what happened)
             log.exception("image %s: no vessel graph", item.image_id)
-            failures.append((item.image_id, "graph_failed", f"{type(error).__name__}: {error}"))
+            failures.append({"image_id": item.image_id, "reason": "graph_failed", "detail": f"{type(error).__name__}: {error}"})
             continue
         path = folder / f"{quote(item.image_id, safe=' ')}.parquet"
         table.to_parquet(path, index=False)
         written.append(path)
-    pd.DataFrame(failures, columns=["image_id", "reason", "detail"]).to_csv(folder / "failures.csv", index=False)
+    columns = pa.schema([(name, pa.string()) for name in ("image_id", "reason", "detail")])
+    write_csv(neutralise(pa.Table.from_pylist(failures, columns)), folder / "failures.csv")
     return written
