@@ -148,6 +148,7 @@ def test_one_decoder_is_tuned_and_nothing_else_moves(config):
     base = config.out / "base.safetensors"
     save_weights(base, torch.nn.Module(), metadata, state | views)
     base.with_suffix(".json").write_text(json.dumps({"name": "base", "heads": {"fovea": {"status": "supervised", "scores": {"a": 1}}}}))
+    base.with_suffix(".learned.csv").write_text("content_hash,heads\nabc,drusen\n")
     one = config.model_copy(
         update={
             "only": ["macula"],
@@ -162,6 +163,7 @@ def test_one_decoder_is_tuned_and_nothing_else_moves(config):
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and moved and all(name.startswith("decoders.macula.") for name in moved)
     card = json.loads((config.out / "tuned.json").read_text())
+    assert (config.out / "tuned.learned.csv").read_text() == base.with_suffix(".learned.csv").read_text(), "the list goes with its heads"
     assert card["heads"]["fovea"] == {"status": "supervised", "tuned_steps": 8}, "scores of another decoder must not stay"
     with pytest.raises(ValueError, match="must name the same tasks"):
         run_stage(one.model_copy(update={"tasks": config.tasks, "out": config.out / "wrong"}))
