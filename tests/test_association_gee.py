@@ -9,7 +9,7 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 
 from retsam.association.config import Models
 from retsam.association.firth import fit_firth, separated
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, cluster_starts, fit_gee
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, cluster_starts, fit_gee, pan_wall
 from retsam.association.models import fit_model
 from retsam.association.ordinal import fit_ordinal
 
@@ -223,3 +223,39 @@ def test_ordinal_small_sample_correction_by_its_definition():
         meat = meat + np.outer(score, score)
     np.testing.assert_allclose(np.diag(fit.cov), np.diag(fit.naive @ meat @ fit.naive), rtol=1e-4)
     assert np.all(np.diag(fit.cov) > np.diag(fit_ordinal(x, z[:, 1:], y, starts, small_sample="none").cov))
+
+
+# ---- degrees of freedom ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("correlation", ["independence", "exchangeable"])
+def test_degrees_of_freedom_are_those_of_the_clusters_parts(correlation):
+    """The parts add up to the sandwich, and the degrees of freedom are 2 V^2 / var(V) of their squares."""
+    rng = np.random.default_rng(8)
+    starts = np.arange(0, 161, 2)
+    x, z = rng.normal(size=(160, 2)), np.column_stack([np.ones(160), rng.normal(size=160)])
+    y = x[:, 0] + np.repeat(rng.normal(size=80), 2) + rng.normal(size=160)
+    fit = fit_gee(x, z, y, starts, "linear", correlation, "none", tolerance=1e-12)
+    full = np.column_stack([x, z])
+    r = np.eye(2) * (1 - fit.alpha) + fit.alpha
+    weighted = np.concatenate([np.linalg.solve(r, full[s : s + 2]) for s in starts[:-1]])
+    parts = np.linalg.solve(weighted.T @ full, np.add.reduceat(weighted * (y - full @ fit.beta)[:, None], starts[:-1], axis=0).T)
+    squares = parts[:2] ** 2
+    np.testing.assert_allclose(squares.sum(axis=1), np.diag(fit.cov)[:2], rtol=1e-9)
+    np.testing.assert_allclose(fit.steady, 2 * squares.sum(axis=1) ** 2 / (80 * squares.var(axis=1, ddof=1)), rtol=1e-9)
+
+
+def test_few_cases_among_many_subjects_have_few_degrees_of_freedom():
+    rng = np.random.default_rng(2)
+    n = 1000
+    y = (np.arange(n) < 20).astype(float)
+    x, z, starts = rng.normal(size=n), np.ones((n, 1)), np.arange(n + 1)
+    answer = fit_model("binary", x, z, y, starts, Models())
+    assert answer.joint_df == n - 2 and 5 < answer.df < 60
+    assert fit_model("binary", x, z, y, starts, Models(degrees_of_freedom="clusters")).df == n - 2
+    assert np.isinf(fit_model("binary", x, z, y, starts, Models(small_sample="none")).df)
+
+
+def test_steady_parts_do_not_pass_the_clusters():
+    assert np.isinf(pan_wall(np.array([4.0]), np.array([4.0]), 4)[0])
+    assert pan_wall(np.array([1.0]), np.array([1.0]), 4)[0] == pytest.approx(2.0)

@@ -164,8 +164,7 @@ def analyse(
     sample = build_sample(config, cohort, quality, biomarkers, names, taught)
     problems = Problems(sample, config)
     exposures = make_exposures(names, sample.values, families, units, config)
-    columns = np.column_stack([e.values for e in exposures]) if exposures else np.empty((len(sample.frame), 0))
-    rho, shared = spearman_matrix(columns)
+    rho, shared = spearman_matrix([e.values for e in exposures])
     labels = [e.name for e in exposures]
     circles, untrained = circularity(sample, needs, trained, held_out)
     circular = set(circles.loc[circles["circular"].astype(bool), "biomarker"]) if len(circles) else set()
@@ -253,10 +252,7 @@ def _deepen(add, config, problems: Problems, exposures: list[Exposure], table, b
     at("measurement error")
     corrected = pd.DataFrame()
     if plan.measurement_error:
-        frame = problems.sample.every_image
-        readings = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id").reindex(frame["image_id"])
-        readings = readings[problems.sample.names].apply(pd.to_numeric, errors="coerce")
-        corrected = measurement_error(problems, chosen, config, readings, seed)
+        corrected = measurement_error(problems, chosen, config, biomarkers, seed)
     add("measurement_error", corrected, "" if plan.measurement_error else off)
     at("discrimination")
     parts = (pd.DataFrame(),) * 3

@@ -143,7 +143,10 @@ def without_learned(
             rows_of[taught] = subjects.isin(taught)
         out = rows_of[taught] & biomarkers[name].notna()
         changed[name] = biomarkers[name].mask(out)
-        changed[f"{name}__reason"] = biomarkers[f"{name}__reason"].astype(object).mask(out, HELD_OUT)
+        words = pd.Categorical(biomarkers[f"{name}__reason"])
+        words = words if HELD_OUT in words.categories else words.add_categories(HELD_OUT)
+        words[out.to_numpy()] = HELD_OUT
+        changed[f"{name}__reason"] = words
     return biomarkers.assign(**changed)
 
 

@@ -31,6 +31,7 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
 
     from retsam.association.analysis import analyse
     from retsam.association.circularity import learned_photographs
+    from retsam.association.read import read_biomarkers
     from retsam.association.sample import PlanError
     from retsam.association.tables import write_analysis
     from retsam.config import load_config
@@ -53,7 +54,8 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
         bar.update(done - bar.n)
 
     try:
-        tables = [pd.read_parquet(p) for p in (cohort_path, quality_path, biomarkers_path)]
+        tables = [pd.read_parquet(p) for p in (cohort_path, quality_path)]
+        tables.append(read_biomarkers(biomarkers_path, plan))
         learned = learned_photographs(weights_file(study.segmentation))
         analysis = analyse(plan, *tables, seed=study.seed, progress=progress, learned=learned)
     except PlanError as error:

@@ -121,14 +121,19 @@ class Models(_Section):
     correlation: Literal["exchangeable", "independence"] = Field(
         "independence",
         description="Working correlation between rows of one cluster; errors are cluster-robust under either. `exchangeable` is narrower, "
-        "but estimates what is asked only where the fellow eye's biomarker tells nothing of this eye's outcome: a disease of both eyes "
-        "comes out too weak (rows say `correlation_matters`).",
+        "but estimates what is asked only where the fellow eye's biomarker tells nothing of this eye's outcome: of a disease of both eyes "
+        "it comes out too weak, and gives way to independence (rows say `correlation_matters`).",
     )
     small_sample: Literal["none", "df", "kauermann_carroll", "mancl_derouen"] = Field(
         "kauermann_carroll",
         description="Correction of the sandwich variance for few clusters: none, K/(K-p), Kauermann-Carroll or Mancl-DeRouen (for ordered "
-        "outcomes their counterpart by Fay and Graubard; for time to event K/(K-p)). All but `none` use the t distribution with K-p "
-        "degrees of freedom.",
+        "outcomes their counterpart by Fay and Graubard; for time to event K/(K-p)). All but `none` use the t distribution.",
+    )
+    degrees_of_freedom: Literal["pan_wall", "clusters"] = Field(
+        "pan_wall",
+        description="Degrees of freedom of t: `pan_wall` from the scatter of the clusters' parts in the variance (Pan and Wall), at most "
+        "K-p: a variance that rests on twenty cases is no steadier than twenty clusters. `clusters`: K-p. Joint tests of several "
+        "coefficients and penalised models always use K-p.",
     )
     level: float = Field(0.95, gt=0.5, lt=1, description="Coverage of confidence intervals.")
     mixed: bool = Field(

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from retsam.association.dense import cholesky, inverse, solve
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -206,6 +206,7 @@ def fit_cox(
     naive = inverse(low, d)
     scores = _residuals(z, z @ beta, stop, happened, begin, hazards, means, back, back_means, times, found)
     sums = np.add.reduceat(scores, starts[:-1], axis=0)
-    cov = naive @ (sums.T @ sums) @ naive
+    parts = sums @ naive
     scale = np.outer(1 / size, 1 / size)
-    return Fit(beta / size, cov * scale, naive * scale, 0.0, 1.0, n, n_clusters, n_iter, OK)
+    steady = pan_wall(np.sum(parts**2, axis=0), np.sum(parts**4, axis=0), n_clusters)
+    return Fit(beta / size, parts.T @ parts * scale, naive * scale, 0.0, 1.0, n, n_clusters, n_iter, OK, steady=steady)

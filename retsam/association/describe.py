@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -217,9 +218,10 @@ def missingness(sample: Sample) -> pd.DataFrame:
         gone = ~np.isfinite(sample.values[:, j])
         if not gone.any():
             continue
-        reasons = sample.reasons[name].to_numpy(dtype=object)[gone]
-        counts = pd.Series(["not_said" if pd.isna(r) or r == "" else str(r) for r in reasons]).value_counts()
-        rows += [{"biomarker": name, "reason": reason, "n": int(count), "share": count / n} for reason, count in counts.items()]
+        counts = Counter({"not_said": 0})
+        for reason, count in sample.reasons[name][gone].value_counts(dropna=False).items():
+            counts["not_said" if pd.isna(reason) or reason == "" else str(reason)] += int(count)
+        rows += [{"biomarker": name, "reason": r, "n": count, "share": count / n} for r, count in counts.most_common() if count]
     return pd.DataFrame(rows, columns=["biomarker", "reason", "n", "share"])
 
 

@@ -217,7 +217,7 @@ def fit_firth(
     if code == OK and robust:
         largest = int(np.diff(starts).max())
         if np.all(np.isfinite(naive)) and n_clusters > p:
-            meat, capped = _meat(
+            meat, capped, _, _ = _meat(
                 np.ascontiguousarray(x[:, :k]),
                 np.ascontiguousarray(x[:, k:]),
                 y,

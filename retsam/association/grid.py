@@ -216,6 +216,7 @@ def empty_row(problem: Problem, exposure: Exposure, standardise: bool) -> dict:
         "log_unit": exposure.log_unit,
         "scale": "per_sd" if standardise else "per_unit",
         "sd": math.nan,
+        "t_df": math.nan,
         "correlation": math.nan,
         "r2_covariates": math.nan,
         "outcome_type": problem.kind,
@@ -281,7 +282,7 @@ def fill_row(row: dict, answer: Answer, level: float, notes: Iterable[str] = ())
     if answer.fit is None:
         return row
     row.update(interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, level))
-    row.update(model=answer.model, converged=True)
+    row.update(model=answer.model, converged=True, t_df=answer.df)
     if answer.model.startswith("gee"):
         row["correlation"] = answer.fit.alpha
     return row
@@ -437,6 +438,7 @@ def empty_row_columns() -> tuple[str, ...]:
         "log_unit",
         "scale",
         "sd",
+        "t_df",
         "correlation",
         "r2_covariates",
         "outcome_type",

@@ -28,6 +28,7 @@ from retsam.association.describe import eye_pairs, icc_oneway
 from retsam.association.grid import Batch, Exposure, Problem, make_batch, prepare_exposure
 from retsam.association.models import UNBOUNDED, fit_model, interval
 from retsam.association.problems import Problems
+from retsam.association.sample import numbers
 from retsam.association.scale import LOGS, transformed
 
 #: Added errors of SIMEX in units of the biomarker's own, and pairs of draws (an error and its negative) at each.
@@ -283,7 +284,7 @@ def corrected(
 
 
 def measurement_error(
-    problems: Problems, exposures: dict[str, list[Exposure]], config: AssociationConfig, every: pd.DataFrame, seed: int
+    problems: Problems, exposures: dict[str, list[Exposure]], config: AssociationConfig, biomarkers: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
     """Reliability and corrected estimates of the biomarkers of each outcome.
 
@@ -292,8 +293,8 @@ def measurement_error(
     problems : Problems
     exposures : dict of str to list of Exposure
     config : AssociationConfig
-    every : DataFrame
-        Biomarkers of every image of the cohort, in its order (for repeat photographs).
+    biomarkers : DataFrame
+        Of every image, with ``image_id`` (for repeat photographs of an eye).
     seed : int
 
     Returns
@@ -303,6 +304,8 @@ def measurement_error(
     """
     frame = problems.sample.every_image
     first, second = repeat_pairs(frame) if frame is not None else (np.empty(0, dtype=int), np.empty(0, dtype=int))
+    if len(first):
+        place = pd.Index(biomarkers["image_id"].astype(str)).get_indexer(frame["image_id"])
     eyes = eye_pairs(problems.sample.frame)
     rows = []
     for place, (outcome, chosen) in enumerate(exposures.items()):
@@ -310,8 +313,8 @@ def measurement_error(
         for i, e in enumerate(chosen):
             name = e.name.removesuffix("__present")
             repeats = None
-            if len(first) >= 20 and name in every and name == e.name:
-                readings = every[name].to_numpy(dtype=float)
+            if len(first) >= 20 and name in biomarkers and name == e.name:
+                readings = numbers(biomarkers[name], place)
                 repeats = np.column_stack([readings[first], readings[second]])
             rows.append(corrected(problem, e, reliability_of(e, config, eyes, repeats), config, (seed, 4, place, i)))
     return pd.DataFrame(rows)

@@ -20,6 +20,8 @@ _REFERENCES = {
     "2001;57:126-134.",
     "kauermann_carroll": "Kauermann G, Carroll RJ. A note on the efficiency of sandwich covariance matrix estimation. J Am Stat Assoc "
     "2001;96:1387-1396.",
+    "pan_wall": "Pan W, Wall MM. Small-sample adjustments in using the sandwich variance estimator in generalized estimating equations. "
+    "Stat Med 2002;21:1429-1441.",
     "firth": "Firth D. Bias reduction of maximum likelihood estimates. Biometrika 1993;80:27-38.",
     "heinze": "Heinze G, Schemper M. A solution to the problem of separation in logistic regression. Stat Med 2002;21:2409-2419.",
     "ordered": "McCullagh P. Regression models for ordinal data. J R Stat Soc B 1980;42:109-142.",
@@ -60,14 +62,9 @@ _UNIT = {
 }
 _SMALL = {
     "none": "robust (sandwich) standard errors and the normal distribution",
-    "df": "robust (sandwich) standard errors multiplied by the square root of K/(K-p) and the t distribution with K-p degrees of "
-    "freedom (K clusters, p coefficients)",
-    "kauermann_carroll": "robust (sandwich) standard errors with the Kauermann-Carroll correction and the t distribution with K-p "
-    "degrees of freedom "
-    "(K clusters, p coefficients)",
-    "mancl_derouen": "robust (sandwich) standard errors with the Mancl-DeRouen correction and the t distribution with K-p degrees of "
-    "freedom (K clusters, p "
-    "coefficients)",
+    "df": "robust (sandwich) standard errors multiplied by the square root of K/(K-p)",
+    "kauermann_carroll": "robust (sandwich) standard errors with the Kauermann-Carroll correction",
+    "mancl_derouen": "robust (sandwich) standard errors with the Mancl-DeRouen correction",
 }
 
 
@@ -140,6 +137,13 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
         working = "independence" if m.correlation == "independence" else "exchangeable correlation"
         why = f", which asks nothing of the fellow eye's biomarker {cite('pepe')}" if m.correlation == "independence" else ""
         out.append(f"Estimating equations assumed working {working} within a cluster{why}; inference used {small}{extra}.")
+    if m.small_sample != "none":
+        freedom = (
+            f"degrees of freedom estimated from the clusters' parts in the variance {cite('pan_wall')}, at most K-p"
+            if m.degrees_of_freedom == "pan_wall"
+            else "K-p degrees of freedom"
+        )
+        out.append(f"Intervals and p values are of the t distribution with {freedom} (K clusters, p coefficients).")
     sets = "; ".join(f"{name} ({', '.join(terms) if terms else 'no covariates'})" for name, terms in config.covariate_sets.items())
     out.append(f"Each model was fitted with these covariate sets: {sets}. Rows that lack a covariate of a set were left out of it.")
     out.append(

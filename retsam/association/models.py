@@ -25,7 +25,7 @@ _CODES = {NOT_CONVERGED: "not_converged", SINGULAR: "ill_conditioned", DIVERGED:
 #: beyond it is tested for separation and penalised first. Also the largest standard error of an estimate that says anything.
 UNBOUNDED = 5.0
 
-#: Standard errors by which an exchangeable estimate may differ from that of working independence before the reader is told: a bias so
+#: Standard errors by which an exchangeable estimate may differ from that of working independence before it gives way to it: a bias so
 #: large takes an interval of 95 % to 94.3 %.
 DISAGREE = 0.25
 
@@ -48,14 +48,26 @@ class Answer:
         None where nothing was estimated.
     notes : tuple of str
         Codes of ``docs/association-tables.md``.
-    df : float
-        Degrees of freedom of t; infinite for the normal distribution.
+    joint_df : float
+        Denominator degrees of freedom of joint tests of several coefficients; infinite for chi-squared.
+    dfs : tuple of float
+        Degrees of freedom of t of each exposure's coefficient; empty where they are ``joint_df``.
     """
 
     model: str
     fit: Fit | None
     notes: tuple[str, ...] = ()
-    df: float = math.inf
+    joint_df: float = math.inf
+    dfs: tuple[float, ...] = ()
+
+    def df_of(self, exposure: int) -> float:
+        """Degrees of freedom of t of one exposure's coefficient; infinite for the normal distribution."""
+        return self.dfs[exposure] if self.dfs else self.joint_df
+
+    @property
+    def df(self) -> float:
+        """Those of the first exposure."""
+        return self.df_of(0)
 
 
 def fit_model(
@@ -100,7 +112,7 @@ def fit_model(
         answer = _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha, separated_covariates)
     elif kind == "ordered":
         fit = fit_ordinal(exposures, covariates[:, 1:], y, starts, start, models.small_sample)
-        answer = Answer("ordered_logit", fit, (), _df(fit, models)) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
+        answer = Answer("ordered_logit", fit, (), *_df(fit, models)) if fit.code == OK else Answer("", None, (_CODES[fit.code],))
     elif kind == "time":
         answer = _fit_cox(exposures, covariates, y, event, entry, starts, models)
     else:
@@ -148,8 +160,10 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
             if fit.code == OK:
                 notes.append("independence")
         elif abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
-            # told, not mended: an estimate chosen by what it says has no interval that holds
+            # The fellow eye's biomarker tells of this eye's outcome: the exchangeable estimate is of something else. What is given so never
+            # lies further than DISAGREE from working independence, whose intervals hold.
             notes.append("correlation_matters")
+            fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
     if kind == "binary" and models.firth and (fit.code in (NOT_CONVERGED, DIVERGED) or effect_size(exposures, fit.beta) > UNBOUNDED):
         # A row or two keep the sample from separation. Maximum likelihood exaggerates there, and its sandwich error is far too small.
         return _penalised(exposures, covariates, y, starts, models, "nearly_separated")
@@ -157,14 +171,14 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
         return Answer("", None, (_CODES[fit.code],))
     if fit.high_leverage:
         notes.append("high_leverage")
-    return Answer(f"gee_{family}", fit, tuple(notes), _df(fit, models))
+    return Answer(f"gee_{family}", fit, tuple(notes), *_df(fit, models))
 
 
 def _penalised(exposures, covariates, y, starts, models: Models, why: str) -> Answer:
     if not models.firth:
         return Answer("", None, (why,))
     fit = fit_firth(exposures, covariates, y, starts)
-    return Answer("firth_logit", fit, (why,), _df(fit, models)) if fit.code == OK else Answer("", None, (why, _CODES[fit.code]))
+    return Answer("firth_logit", fit, (why,), *_df(fit, models)) if fit.code == OK else Answer("", None, (why, _CODES[fit.code]))
 
 
 def _separates(column: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray) -> bool:
@@ -178,8 +192,14 @@ def _separates(column: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts
     return fit.code != OK or abs(fit.beta[0]) * float(np.ptp(column)) > 2 * UNBOUNDED
 
 
-def _df(fit: Fit, models: Models) -> float:
-    return math.inf if models.small_sample == "none" else float(max(fit.df, 1))
+def _df(fit: Fit, models: Models) -> tuple[float, tuple[float, ...]]:
+    """Degrees of freedom of joint tests, and of each exposure."""
+    if models.small_sample == "none":
+        return math.inf, ()
+    most = float(max(fit.df, 1))
+    if models.degrees_of_freedom == "clusters" or fit.steady is None:
+        return most, ()
+    return most, tuple(min(float(v), most) for v in fit.steady)
 
 
 def _fit_cox(exposures, covariates, time, event, entry, starts, models: Models) -> Answer:
@@ -189,7 +209,7 @@ def _fit_cox(exposures, covariates, time, event, entry, starts, models: Models) 
     if models.small_sample != "none" and fit.df > 0:
         # 60 subjects' robust errors alone covered 92.5 %
         fit = replace(fit, cov=fit.cov * (fit.n_clusters / fit.df))
-    return Answer("cox", fit, (), _df(fit, models))
+    return Answer("cox", fit, (), *_df(fit, models))
 
 
 def log10_p(statistic: float, df: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import rankdata
 
@@ -67,12 +69,16 @@ def _adjust_all(p: np.ndarray, method: str) -> np.ndarray:
     return out
 
 
-def spearman_matrix(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+#: Rows that :func:`spearman_matrix` turns into ranks at a time: 50 MB for 1,300 biomarkers.
+BLOCK = 4096
+
+
+def spearman_matrix(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Spearman correlations over the rows that a pair of columns shares.
 
     Parameters
     ----------
-    values : ndarray [n, B]
+    columns : sequence of B ndarrays [n]
         NaN where missing.
 
     Returns
@@ -83,17 +89,24 @@ def spearman_matrix(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n : ndarray of int [B, B]
         Shared rows.
     """
-    finite = np.isfinite(values)
-    ranks = np.zeros(values.shape)
-    for j in range(values.shape[1]):
-        rows = finite[:, j]
+    width, length = len(columns), len(columns[0]) if len(columns) else 0
+    # twice the mean rank is a whole number: four bytes a cell, 0 where missing
+    doubled = np.zeros((width, length), dtype=np.int32)
+    counts = np.ones(width)
+    for j, column in enumerate(columns):
+        rows = np.isfinite(column)
         if rows.any():
-            ranks[rows, j] = rankdata(values[rows, j]) / rows.sum() - 0.5
-    w = finite.astype(float)
-    n = w.T @ w
-    sx = ranks.T @ w  # sum of column a's ranks over the rows shared with b
-    sxx = (ranks * ranks).T @ w
-    sxy = ranks.T @ ranks
+            doubled[j, rows] = np.round(2 * rankdata(column[rows]))
+            counts[j] = rows.sum()
+    n, sx, sxx, sxy = (np.zeros((width, width)) for _ in range(4))
+    for first in range(0, length, BLOCK):
+        part = doubled[:, first : first + BLOCK]
+        w = (part > 0).astype(float)
+        ranks = (part / (2 * counts[:, None]) - 0.5) * w
+        n += w @ w.T
+        sx += ranks @ w.T  # sum of column a's ranks over the rows shared with b
+        sxx += (ranks * ranks) @ w.T
+        sxy += ranks @ ranks.T
     with np.errstate(divide="ignore", invalid="ignore"):
         cov = sxy - sx * sx.T / n
         var = sxx - sx * sx / n

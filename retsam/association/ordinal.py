@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit
+from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
 
 #: Power of (1 - leverage) by which a cluster's score is multiplied.
 POWER = {"kauermann_carroll": -0.5, "mancl_derouen": -1.0}
@@ -159,7 +159,10 @@ def fit_ordinal(
         leverage = -(huu[:, None] * upper * above + hll[:, None] * lower * below + hul[:, None] * (upper * below + lower * above))
         leverage = np.clip(np.add.reduceat(leverage, starts[:-1], axis=0), 0.0, LARGEST_LEVERAGE)
         sums = sums * (1.0 - leverage) ** POWER[small_sample]
-    cov = naive @ (sums.T @ sums) @ naive
+    parts = sums @ naive
+    cov = parts.T @ parts
     if small_sample == "df":
         cov = cov * n_clusters / (n_clusters - total)
-    return Fit(estimate, cov * np.outer(back, back), naive * np.outer(back, back), 0.0, 1.0, n, n_clusters, n_iter, OK)
+    parts = parts[:, : exposures.shape[1]]
+    steady = pan_wall(np.sum(parts**2, axis=0), np.sum(parts**4, axis=0), n_clusters)
+    return Fit(estimate, cov * np.outer(back, back), naive * np.outer(back, back), 0.0, 1.0, n, n_clusters, n_iter, OK, steady=steady)

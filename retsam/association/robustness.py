@@ -101,7 +101,7 @@ def interaction(
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
     k = products.shape[1]
-    statistic, df, p = wald(answer.fit.beta[1:k], answer.fit.cov[1:k, 1:k], answer.df)
+    statistic, df, p = wald(answer.fit.beta[1:k], answer.fit.cov[1:k, 1:k], answer.df_of(1) if k == 2 else answer.joint_df)
     return {**row, "n": len(rows), "chi2": statistic, "df": df, "p": p, "note": ";".join(answer.notes) or None}
 
 

@@ -33,9 +33,9 @@ class Sample:
     frame : DataFrame [n]
         Cohort columns, quality columns as ``quality_<column>``, and ``cluster`` (int code); rows of a cluster lie together.
     values : ndarray [n, B]
-        Biomarkers, NaN where not measured.
+        Biomarkers, NaN where not measured; columns lie together in memory, so that one of them is a view and no copy.
     reasons : DataFrame [n, B]
-        Why a value is missing (null where measured).
+        Why a value is missing (null where measured), as categories.
     names : list of str
         Biomarkers.
     flow : list of dict
@@ -212,17 +212,12 @@ def build_sample(
     m_status, m_reason = cell_text(frame.get("measured_status"), n), cell_text(frame.get("measured_reason"), n)
     flow.exclude("segmented", m_status != "ok", np.where(m_status == "", "no_biomarker_row", np.where(m_reason == "", "failed", m_reason)))
 
-    table = biomarkers.assign(image_id=biomarkers["image_id"].astype(str)).set_index("image_id")
-    values = (
-        np.column_stack(
-            [pd.to_numeric(table[b], errors="coerce").astype("Float64").astype(float).reindex(frame["image_id"]).to_numpy() for b in names]
-        )
-        if names
-        else np.empty((n, 0))
-    )
-    values[~np.isfinite(values)] = np.nan
-    reasons = pd.DataFrame({b: table[f"{b}__reason"].reindex(frame["image_id"]).to_numpy() for b in names}, index=range(n))
-    flow.exclude("measured", ~np.isfinite(values).any(axis=1), "no_biomarker_measured")
+    # row of each image in the biomarker table, -1 where it has none; columns are read one by one, so that no second table is ever built
+    place = pd.Index(biomarkers["image_id"].astype(str)).get_indexer(frame["image_id"])
+    measured = np.zeros(n, dtype=bool)
+    for b in names:
+        measured |= np.isfinite(numbers(biomarkers[b], place))
+    flow.exclude("measured", ~measured, "no_biomarker_measured")
 
     out = np.zeros(n, dtype=bool)
     why = np.full(n, "", dtype=object)
@@ -257,8 +252,28 @@ def build_sample(
     rows = alive[order]
     kept = frame.iloc[rows].reset_index(drop=True)
     kept["cluster"] = codes[order]
-    sample = Sample(kept, values[rows], reasons.iloc[rows].reset_index(drop=True), list(names), flow.rows, frame)
+    values = np.empty((len(rows), len(names)), order="F")
+    for j, b in enumerate(names):
+        values[:, j] = numbers(biomarkers[b], place[rows])
+    reasons = pd.DataFrame({b: _codes(biomarkers[f"{b}__reason"], place[rows]) for b in names}, index=range(len(rows)))
+    sample = Sample(kept, values, reasons, list(names), flow.rows, frame)
     return average_eyes(sample, config) if config.unit.level == "subject_mean" else sample
+
+
+def numbers(column: pd.Series, place: np.ndarray) -> np.ndarray:
+    """A column at some positions (-1: no row), NaN where it holds no finite number."""
+    if len(column) == 0:
+        return np.full(len(place), np.nan)
+    x = pd.to_numeric(column, errors="coerce").astype("Float64").to_numpy(dtype=float, na_value=np.nan)[place]
+    x[(place < 0) | ~np.isfinite(x)] = np.nan
+    return x
+
+
+def _codes(column: pd.Series, place: np.ndarray) -> pd.Categorical:
+    """Words at some positions (-1: no row) as categories: a byte a cell, of which there are as many as numbers."""
+    words = pd.Categorical(column)
+    codes = np.where(place < 0, -1, words.codes[place]) if len(column) else np.full(len(place), -1)
+    return pd.Categorical.from_codes(codes, words.categories)
 
 
 def _chosen_photograph(frame: pd.DataFrame, eye: np.ndarray, alive: np.ndarray, visits: str) -> np.ndarray:
@@ -315,7 +330,7 @@ def average_eyes(sample: Sample, config: AssociationConfig) -> Sample:
     reasons = sample.reasons.iloc[first].reset_index(drop=True)
     return Sample(
         frame.iloc[order].reset_index(drop=True),
-        values[order],
+        np.asfortranarray(values[order]),
         reasons.iloc[order].reset_index(drop=True),
         sample.names,
         sample.flow,

@@ -127,7 +127,8 @@ def _quintiles(problem, batch, raw, models: Models, key: dict, notes: list[str])
         if q == 0:
             row.update(estimate=0.0)
         elif answer.fit is not None:
-            values = interval(float(answer.fit.beta[q - 1]), math.sqrt(float(answer.fit.cov[q - 1, q - 1])), answer.df, models.level)
+            se = math.sqrt(float(answer.fit.cov[q - 1, q - 1]))
+            values = interval(float(answer.fit.beta[q - 1]), se, answer.df_of(q - 1), models.level)
             row.update({k: values[k] for k in ("estimate", "se", "ci_low", "ci_high", "p")})
         row["note"] = ";".join(answer.notes) or None
         out.append(row)
@@ -152,8 +153,8 @@ def _spline(problem, batch, raw, x, exposure: Exposure, models: Models, knots, w
         return []
     k = basis.shape[1]
     beta, cov = answer.fit.beta[:k], answer.fit.cov[:k, :k]
-    test["p_overall"] = wald(beta, cov, answer.df)[2]
-    test["p_nonlinear"] = wald(beta[1:], cov[1:, 1:], answer.df)[2]
+    test["p_overall"] = wald(beta, cov, answer.joint_df)[2]
+    test["p_nonlinear"] = wald(beta[1:], cov[1:, 1:], answer.df_of(1) if len(beta) == 2 else answer.joint_df)[2]
     order = np.argsort(raw, kind="stable")
     grid = np.unique(np.quantile(raw, np.linspace(0.025, 0.975, points)))
     reference = float(np.median(raw))
@@ -164,7 +165,7 @@ def _spline(problem, batch, raw, x, exposure: Exposure, models: Models, knots, w
     difference = restricted_cubic_spline(place[:-1], at) - restricted_cubic_spline(place[-1:], at)
     estimate = difference @ beta
     error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", difference, cov, difference), 0.0))
-    unit = interval(0.0, 1.0, answer.df, models.level)["ci_high"]
+    unit = interval(0.0, 1.0, answer.joint_df, models.level)["ci_high"]
     return [
         {**key, "x": g, "estimate": e, "ci_low": e - unit * s, "ci_high": e + unit * s}
         for g, e, s in zip(grid, estimate, error, strict=True)

@@ -31,6 +31,7 @@ from retsam.report.study import Study
 #: Notes of the models whose codes say little.
 NOTES = {
     "correlation_bounded": "eyes taken as independent",
+    "correlation_matters": "eyes taken as independent, since the fellow eye tells of this one",
     "independence": "eyes taken as independent",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",

@@ -1,0 +1,59 @@
+"""The biomarker table, read for an analysis: only the columns that its plan uses, and words as categories.
+
+A biobank's table is 1,300 numbers and as many reasons an eye. As text the reasons alone of 100,000 photographs take two gigabytes, though
+they are a dozen words; as categories they take a byte a cell. What the plan leaves out is not read at all.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from retsam.association.analysis import Known, dictionary_of_biomarkers
+from retsam.association.config import AssociationConfig
+from retsam.association.design import select_biomarkers
+from retsam.association.sample import PlanError
+
+#: Columns of the biomarker table that the analysis reads besides biomarkers and their reasons.
+KEYS = ("image_id", "status", "reason", "detail")
+
+
+def read_biomarkers(path: str | os.PathLike, config: AssociationConfig) -> pd.DataFrame:
+    """Biomarkers that the plan tests, with their reasons, and the state of each photograph.
+
+    Parameters
+    ----------
+    path : path
+        ``biomarkers.parquet`` (see ``docs/contracts.md``).
+    config : AssociationConfig
+
+    Returns
+    -------
+    DataFrame
+        ``image_id``, ``status``, ``reason``, ``detail`` where the file has them; a column a biomarker, and its reasons as categories.
+
+    Raises
+    ------
+    PlanError
+        If the plan names biomarkers that the table lacks.
+    """
+    schema = pq.read_schema(path)
+    names = set(schema.names)
+    numbers = [
+        f.name
+        for f in schema
+        if f"{f.name}__reason" in names
+        and (types.is_integer(f.type) or types.is_floating(f.type) or types.is_boolean(f.type) or types.is_null(f.type))
+    ]
+    known = dictionary_of_biomarkers()
+    chosen, faults = select_biomarkers(numbers, {b: known.get(b, Known()).family for b in numbers}, config.exposures)
+    if faults:
+        raise PlanError(faults)
+    reasons = [f"{b}__reason" for b in chosen]
+    columns = [c for c in KEYS if c in names] + [c for pair in zip(chosen, reasons, strict=True) for c in pair]
+    words = [r for r in reasons if types.is_string(schema.field(r).type) or types.is_large_string(schema.field(r).type)]
+    table = pq.read_table(path, columns=columns, read_dictionary=words)
+    return table.to_pandas(self_destruct=True, split_blocks=True)
