@@ -169,6 +169,45 @@ def test_one_decoder_is_tuned_and_nothing_else_moves(config):
         run_stage(one.model_copy(update={"tasks": config.tasks, "out": config.out / "wrong"}))
 
 
+def test_a_view_gets_a_trunk_of_its_own_and_the_others_keep_theirs(config):
+    from retsam.segmentation.network import VIEWS
+    from retsam.segmentation.predict import Segmenter
+    from retsam.segmentation.weights import of_view
+    from retsam.training.export import export, export_own_trunk
+
+    run_stage(config)
+    base = export(config, config.out / "base.safetensors", per_dataset=2)
+    card = json.loads(base.with_suffix(".json").read_text())
+    card["heads"]["vessel"]["scores"] = card["heads"]["disc"]["scores"] = {"drawn": {"dsc": 1.0}}
+    base.with_suffix(".json").write_text(json.dumps(card))
+    fine = {task: config.tasks[task] for task in VIEWS["fine"]}
+    own = config.model_copy(
+        update={"own_trunk": True, "tasks": fine, "init": str(base), "out": config.out / "own", "learning_rate": 0.05, "frozen": 0}
+    )
+    run_stage(own)
+    grown = export_own_trunk(own, config.out / "grown.safetensors", per_dataset=2)
+    before, after = load_state(base)[0], load_state(grown)[0]
+    for view in ("whole", "roi"):
+        old, new = of_view(before, view), of_view(after, view)
+        assert all(torch.equal(old[name], new[name]) for name in old if not name.startswith(("decoders.vessels", "decoders.lesions_dr")))
+    old, new = of_view(before, "fine"), of_view(after, "fine")
+    assert any(not torch.equal(old[n], new[n]) for n in old if n.startswith("encoder."))
+    assert any(not torch.equal(old[n], new[n]) for n in old if n.startswith("decoders.vessels."))
+    heads = json.loads(grown.with_suffix(".json").read_text())["heads"]
+    assert "scores" not in heads["vessel"] and heads["disc"]["scores"], "scores of another network must not stay"
+    rgb = np.full((200, 200, 3), 90, np.uint8)
+    (a,), (b,) = Segmenter(base).predict([rgb]), Segmenter(grown).predict([rgb])
+    assert a.fovea == b.fovea and not np.array_equal(a.probabilities["vessel"], b.probabilities["vessel"])
+    again = Segmenter(grown).networks["fine"].state_dict()["encoder._conv_stem.weight"]
+    tuned = own.model_copy(update={"init": str(grown), "out": config.out / "again", "steps": 1, "learning_rate": 1e-9})
+    run_stage(tuned)
+    assert again.shape and torch.allclose(
+        load_state(tuned.out / "weights.safetensors")[0]["encoder._conv_stem.weight"], new["encoder._conv_stem.weight"], atol=1e-4
+    ), "a further run goes on from the view's own trunk"
+    with pytest.raises(ValueError, match="are missing: their decoders fit the old trunk"):
+        export_own_trunk(own.model_copy(update={"tasks": {"vessels": fine["vessels"]}}), config.out / "half.safetensors")
+
+
 def test_turned_labels_keep_thin_vessels_whole():
     label = np.zeros((64, 64), np.uint8)
     label[31:33] = lab.VESSEL_BITS["vessel"] | lab.VESSEL_BITS["artery"]

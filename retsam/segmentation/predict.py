@@ -21,7 +21,7 @@ from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.network import DECODERS, VIEWS, WEAK, RetinaNetwork
 from retsam.segmentation.targets import TARGETS, TASKS
 from retsam.segmentation.weak import enlarge, tidy
-from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, read_card
+from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, of_view, read_card
 
 log = logging.getLogger(__name__)
 
@@ -171,14 +171,12 @@ class Segmenter:
         self.networks = {view: self._network(path, state, view).for_inference(self.dtype) for view in VIEWS}
 
     def _network(self, path: Path, state: dict[str, torch.Tensor], view: str) -> RetinaNetwork:
-        """The network with the statistics of one view."""
+        """The network of one view: its statistics, and its trunk where it has one of its own."""
         network = RetinaNetwork({task: DECODERS[task] for task in self.decoders}, self.weak if view == "whole" else None)
         missing = {name for name, _ in network.named_parameters()} - set(state)
         if missing:
             raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
-        prefix = f"views.{view}."
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        network.load_state_dict({name: value for name, value in state.items() if not name.startswith("views.")} | own, strict=False)
+        network.load_state_dict(of_view(state, view), strict=False)
         return network.to(self.device)
 
     @torch.inference_mode()

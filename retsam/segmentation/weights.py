@@ -58,6 +58,13 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         return {name: file.get_tensor(name).float() for name in file.keys()}, metadata
 
 
+def of_view(state: Mapping[str, torch.Tensor], view: str) -> dict[str, torch.Tensor]:
+    """The tensors that the network of one view loads: the shared ones, and over them those that stand in the file for that view alone."""
+    prefix = f"views.{view}."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value for name, value in state.items() if not name.startswith("views.")} | own
+
+
 def file_sha256(path: Path) -> str:
     """Hash by which stores and provenance name the weights."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

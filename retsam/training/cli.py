@@ -58,9 +58,9 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
     """Export a run's weights: half precision, thresholds from training photographs, model card.
 
     For a configuration whose stage is `weak`: its base's weights with the weak heads added, judged on held-out photographs.
-    For one with `only`: the weights it began with, the tuned decoders put in.
+    For one with `only`: the weights it began with, the tuned decoders put in; for one with `own_trunk` its trunk and decoders.
     """
-    from retsam.training.export import export, export_only
+    from retsam.training.export import export, export_only, export_own_trunk
     from retsam.training.weak.config import WeakConfig
     from retsam.training.weak.export import export_weak
 
@@ -70,11 +70,27 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
             written = export_weak(config, Path(out))
         elif config.only:
             written = export_only(config, Path(out))
+        elif config.own_trunk:
+            written = export_own_trunk(config, Path(out), per_dataset)
         else:
             written = export(config, Path(out), name, per_dataset)
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(str(written))
+
+
+@train.command("merge-weak")
+@click.option("--heads", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights whose weak heads are taken.")
+@click.option("--into", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights that they go into; may be --out.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Weights file to write; card and learned list go beside it.")
+def merge_weak_command(heads: str, into: str, out: str) -> None:
+    """Put the weak heads of one weights file into another of the same whole-frame trunk: tensors, card, learned photographs."""
+    from retsam.training.weak.export import merge_weak
+
+    try:
+        click.echo(str(merge_weak(Path(heads), Path(into), Path(out))))
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @train.command("attach-scores")

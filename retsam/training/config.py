@@ -9,6 +9,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Finish(BaseModel):
+    """Crops of the last part of a run, nearer to what prediction meets.
+
+    Hard augmentation carries a network to other cameras, and leaves it a blurred answer: what tells arteries from veins is the first
+    that blur and compression take away.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    scale: tuple[float, float] = Field(description="In place of the task's `scale`.")
+    degrade: float = Field(ge=0, le=1, description="In place of the task's `degrade`.")
+
+
 class TaskConfig(BaseModel):
     """How one task is trained."""
 
@@ -32,6 +45,7 @@ class TaskConfig(BaseModel):
     degrade: float = Field(
         1.0, ge=0, le=1, description="Factor on how often crops are blurred, enlarged from a small copy, made noisy or recompressed."
     )
+    finish: Finish | None = Field(None, description="Milder crops for the run's last part, in which the rate falls; none keeps them.")
 
 
 class TrainConfig(BaseModel):
@@ -56,6 +70,11 @@ class TrainConfig(BaseModel):
     only: list[str] = Field(
         default_factory=list,
         description="Tune the decoders of these tasks and leave every other tensor of `init`, a shipped weights file, bit by bit as it is.",
+    )
+    own_trunk: bool = Field(
+        False,
+        description="The tasks, all those of one view, get a trunk of their own, which starts from that of `init`, a shipped weights file; "
+        "everything else of that file stays bit by bit as it is.",
     )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")

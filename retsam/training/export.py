@@ -23,7 +23,7 @@ from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest, warp_bits
-from retsam.training.trainer import task_samplers
+from retsam.training.trainer import sole_view, task_samplers
 
 LICENCES = {
     "drive": "research use",
@@ -225,6 +225,53 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     return out
 
 
+def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> Path:
+    """Put the trunk and decoders of a run with ``own_trunk`` into a copy of the weights that it began with.
+
+    The trunk stands in the file for its view alone; the tensors of other views and decoders, and what the card says of their heads,
+    stay as they are. Scores of the heads that changed are dropped: they were those of another network.
+
+    Returns
+    -------
+    Path
+        The weights.
+    """
+    out, base = Path(out), Path(config.init)
+    view = sole_view(config.tasks)
+    if missing := sorted(set(VIEWS[view]) - set(config.tasks)):
+        raise ValueError(f"own_trunk: expected all tasks of the {view} view, {missing} are missing: their decoders fit the old trunk")
+    tuned, tuned_metadata = load_state(config.out / "weights.safetensors")
+    state, metadata = load_state(base)
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})
+    model.load_state_dict(tuned, strict=False)
+    statistics = {name: value for name, value in view_statistics(config, model).items() if name.startswith(f"views.{view}.")}
+    kept = {name: value for name, value in state.items() if not name.startswith(f"views.{view}.")}
+    trunk = {f"views.{view}.{name}": value for name, value in tuned.items() if name.startswith("encoder.")}
+    decoders = {name: value for name, value in tuned.items() if name.startswith("decoders.")}
+    card = json.loads(base.with_suffix(".json").read_text())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(out, torch.nn.Module(), metadata, kept | decoders | trunk | statistics)
+    copy_learned(base, out)
+    owned = [head for task in config.tasks for head in TASKS[task] if head in _HEADS]
+    raw = {head: {"status": "supervised", "threshold": 0.5} for head in owned}
+    out.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | raw}))
+    own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out), per_dataset), card["name"])
+    card["heads"] |= own["heads"]
+    card["data"] |= own["data"]
+    for key in ("datasets", "subjects"):
+        card["learned_from_labels"][key] = sorted({*card["learned_from_labels"][key], *own["learned_from_labels"][key]})
+    card.setdefault("own_trunks", {})[view] = {"tasks": sorted(config.tasks), "steps": tuned_metadata.get("step")}
+    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return out
+
+
+def copy_learned(base: Path, out: Path) -> None:
+    """The list of photographs that the weak heads learned from goes with them."""
+    source, to = base.with_suffix(".learned.csv"), out.with_suffix(".learned.csv")
+    if source.exists() and source.resolve() != to.resolve():
+        shutil.copyfile(source, to)
+
+
 def export_only(config: TrainConfig, out: Path) -> Path:
     """Put the tuned decoders of a run with ``only`` into a copy of the weights that it began with; card and other tensors stay.
 
@@ -243,9 +290,7 @@ def export_only(config: TrainConfig, out: Path) -> Path:
         kept = {k: v for k, v in card["heads"][head].items() if k not in ("scores", "calibration")}
         card["heads"][head] = kept | {"tuned_steps": config.steps}
     Path(out).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    learned = Path(config.init).with_suffix(".learned.csv")
-    if learned.exists() and learned.resolve() != Path(out).with_suffix(".learned.csv").resolve():  # goes with the heads that it speaks of
-        shutil.copyfile(learned, Path(out).with_suffix(".learned.csv"))
+    copy_learned(Path(config.init), Path(out))
     return Path(out)
 
 

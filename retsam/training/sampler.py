@@ -90,6 +90,11 @@ class TaskSampler:
                     found[name] = np.stack([xs[pick], ys[pick]], 1)
             self.spots[int(index)] = found
 
+    def finish(self) -> None:
+        """From here on the crops of the run's last part, where the task has such."""
+        if self.settings.finish is not None:
+            self.settings = self.settings.model_copy(update=self.settings.finish.model_dump())
+
     def batch(self, rng: np.random.Generator, roi: bool | None = None) -> Batch:
         """One augmented batch; ``roi`` decides the disc's view, which is drawn where it is None."""
         settings, frame_side = self.settings, self.settings.frame

@@ -6,6 +6,7 @@ import copy
 import csv
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.predict import LARGE_SIDE
-from retsam.segmentation.weights import load_state, save_weights
+from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import losses
 from retsam.training.config import TrainConfig
 from retsam.training.frames import load_frames, load_large_frames
@@ -48,7 +49,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
         samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
         shares["pseudo"] = config.pseudo_share * shares["vessels"]
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
-    _initialise(model, config.init)
+    _initialise(model, config.init, sole_view(config.tasks) if config.own_trunk else None)
     model.encoder.frozen = config.frozen if config.init != "random" else 0
     if config.only:
         hold_all_but(model, config)
@@ -66,7 +67,11 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     try:
         while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
             # Over the last part, statistics are those of prediction, so that every task's crops meet the same network in both.
-            model.encoder.adapt_statistics(not config.only and step < config.steps * (1 - config.cooldown))
+            last_part = step >= config.steps * (1 - config.cooldown)
+            model.encoder.adapt_statistics(not config.only and not last_part)
+            if last_part:
+                for sampler in samplers.values():
+                    sampler.finish()
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * group["factor"] * rate_at(step, config)
             batch = stream.next()
@@ -119,16 +124,26 @@ def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:
     """
     if missing := sorted(set(config.only) ^ set(config.tasks)):
         raise ValueError(f"only: {config.only} and tasks: {sorted(config.tasks)} must name the same tasks; they differ in {missing}")
-    views = [view for view, tasks in VIEWS.items() if set(config.only) <= set(tasks)]
-    if len(views) != 1:
-        raise ValueError(f"only: expected tasks that share one view and no other ({VIEWS}), found {config.only}")
+    view = sole_view(config.only)
     state, _ = load_state(Path(config.init))
-    prefix = f"views.{views[0]}."
-    own = {name: state[prefix + name] for name in model.state_dict() if prefix + name in state}
-    model.load_state_dict({name: value for name, value in state.items() if not name.startswith("views.")} | own, strict=False)
+    model.load_state_dict(of_view(state, view), strict=False)
     model.eval().requires_grad_(False)
     for task in config.only:
         model.decoders[task].requires_grad_(True)
+
+
+def sole_view(tasks: Iterable[str]) -> str:
+    """The one view that the tasks share.
+
+    Raises
+    ------
+    ValueError
+        If they have none in common, or more than one.
+    """
+    views = [view for view, used in VIEWS.items() if set(tasks) <= set(used)]
+    if len(views) != 1:
+        raise ValueError(f"expected tasks that share one view and no other ({VIEWS}), found {sorted(tasks)}")
+    return views[0]
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
@@ -168,7 +183,8 @@ def _device(rank: int, world: int) -> torch.device:
     return torch.device("cuda")
 
 
-def _initialise(model: RetinaNetwork, init: str) -> None:
+def _initialise(model: RetinaNetwork, init: str, view: str | None = None) -> None:
+    """Start from ImageNet or from a weights file; from the tensors of one view where it is given."""
     if init == "random":
         return
     if init == "imagenet":
@@ -178,6 +194,7 @@ def _initialise(model: RetinaNetwork, init: str) -> None:
         model.encoder.load_imagenet(torch.load(path, map_location="cpu", weights_only=True))
         return
     state, _ = load_state(Path(init))
+    state = of_view(state, view) if view else state
     missing = model.load_state_dict(state, strict=False)
     wrong = [name for name in missing.missing_keys if name.startswith("encoder.")]
     if wrong:
