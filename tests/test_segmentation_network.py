@@ -182,3 +182,20 @@ def test_a_mask_does_not_depend_on_its_batch():
     for single, joint in zip(alone.predict(images), together.predict(images), strict=True):
         for target, probability in single.probabilities.items():
             assert np.abs(probability - joint.probabilities[target]).max() < 2e-3, target
+
+
+def test_the_mirrored_copy_is_averaged_where_there_is_detail():
+    """`auto`: vessels of a photograph that is not small are the mean over the mirror; a small one's, and every disc, are not."""
+    from fundus_drawings import drawn_eye
+
+    detailed, small = (drawn_eye(side)[0] for side in (700, 400))
+    never, auto, always = (Segmenter(precision="float32", flips=flips) for flips in (False, "auto", True))
+
+    def planes(segmenter, rgb):
+        return segmenter.predict([rgb])[0].probabilities
+
+    for name in ("vessel", "hemorrhage"):
+        assert np.array_equal(planes(auto, small)[name], planes(never, small)[name])
+        assert np.array_equal(planes(auto, detailed)[name], planes(always, detailed)[name])
+        assert not np.array_equal(planes(auto, detailed)[name], planes(never, detailed)[name])
+    assert np.array_equal(planes(auto, detailed)["disc"], planes(never, detailed)["disc"])

@@ -23,5 +23,9 @@ class SegmentationConfig(BaseModel):
     batch_size: int = Field(1, ge=1, description="Photographs a pass. 1 is fastest on CPU; 8 to 16 on a GPU.")
     threads: int = Field(0, ge=0, description="Threads of torch on CPU; 0 takes all cores.")
     workers: int = Field(2, ge=1, description="Threads that read and resample photographs ahead of the network.")
-    flips: bool = Field(False, description="Average the prediction over a mirrored copy: twice the time, slightly better masks.")
+    flips: Literal["auto"] | bool = Field(
+        "auto",
+        description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for vessels "
+        "and lesions of photographs with detail enough to measure vessels (over 515 px across the field of view).",
+    )
     thresholds: dict[str, float] = Field(default_factory=dict, description="Probability threshold of a target, over the model card's own.")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -135,8 +136,9 @@ class Segmenter:
     device : {'auto', 'cpu', 'cuda'}
     precision : {'auto', 'float32', 'bfloat16'}
     batch_size : int
-    flips : bool
-        Average with the mirrored photograph.
+    flips : bool or 'auto'
+        Average with the mirrored photograph; ``auto`` for vessels and lesions of photographs that are not small
+        (:attr:`PreparedImage.fine_side`).
     tasks : sequence of str, optional
         Only these decoders, ``weak`` for the weak heads; all that the weights have by default. What is left out has no plane.
     """
@@ -147,7 +149,7 @@ class Segmenter:
         device: str = "auto",
         precision: str = "auto",
         batch_size: int = 1,
-        flips: bool = False,
+        flips: bool | Literal["auto"] = "auto",
         tasks: Sequence[str] | None = None,
     ) -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
@@ -276,13 +278,14 @@ class Segmenter:
 
     def _run(self, view: str, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int) -> dict[str, torch.Tensor]:
         """Logits (float32) of a batch ``[B, H, W, 3]``; with ``flips``, the mean over the mirrored batch."""
+        detailed = view == "fine" and rgb.shape[1] != _SMALL_SIDE
         if not tasks:
             return {}
         x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(fov)).to(self.device).float().unsqueeze(1)
         x = x.contiguous(memory_format=torch.channels_last)
         out = {task: value.float() for task, value in self.networks[view](x, mask, tasks, pool).items()}
-        if self.flips:
+        if detailed if self.flips == "auto" else self.flips:
             mirrored = self.networks[view](x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
             out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
         return out
