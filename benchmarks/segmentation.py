@@ -4,12 +4,13 @@
     python benchmarks/segmentation.py --device cuda      # GPU
     python benchmarks/segmentation.py --images FOLDER    # photographs of your own instead of rendered ones
 
-Like for like, both networks take one image of 640 x 640 px with every head (`ratio_published`). What a study waits for stands beside
-it: the default model whole, from JPEG to masks at its own working sizes (1,024 px, 512 px and the disc's crop), against the published
-network alone (`images_per_second`, `ratio_published_whole`). The published one runs in float32 and in bfloat16, and the faster counts.
-Each runs in a process of its own, with the same threads. Prints a table and, as its last line, one JSON object: `ratio_published`,
-`images_per_second`, `weights_mb`, `peak_mb` of the default model, the published one's figures, and `..._cpu`: ratios of CPU seconds,
-which hold on a busy machine too.
+Three measures of the default model, each against one pass of the published network at 640 x 640 px (its only pass a photograph):
+like for like, every head once on one image of 640 x 640 px, vessels and lesions in the fine view and the others in the whole one, as
+prediction uses them (`ratio_published`); the forward passes that a photograph takes in a study, fine view, whole view and the disc's
+crop at their own sizes (`ratio_published_passes`); and what a study waits for, from JPEG to masks (`images_per_second`,
+`ratio_published_whole`). The published one runs in float32 and in bfloat16, and the faster counts. Each runs in a process of its own,
+with the same threads. Prints a table and, as its last line, one JSON object: the ratios, `images_per_second`, `weights_mb`, `peak_mb` of
+the default model, the published one's figures, and `..._cpu`: ratios of CPU seconds, which hold on a busy machine too.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def default_model(paths: list[Path], device: str, threads: int, batch: int, prec
     for prediction in segmenter.predict_prepared([load(p) for p in paths[:batch]]):
         prediction.masks()
     alone, alone_cpu = network_alone(segmenter, device)
+    passes = count_passes(segmenter, device)
     start, cpu = synchronised(device), time.process_time()
     network = 0.0
     with ThreadPoolExecutor(max(1, threads)) as pool:
@@ -89,6 +91,9 @@ def default_model(paths: list[Path], device: str, threads: int, batch: int, prec
     figures = {"images_per_second": len(paths) / seconds, "network_share": network / seconds, "peak_mb": peak_mb()}
     figures["cpu_seconds"] = (time.process_time() - cpu) / len(paths)
     figures |= {"network_640_seconds": alone, "network_640_cpu_seconds": alone_cpu}
+    for key in ("seconds", "cpu_seconds"):
+        figures[f"passes_{key}"] = sum(values[key] for values in passes.values()) / len(paths)
+    figures["passes"] = {name: round(values["seconds"] / len(paths), 4) for name, values in sorted(passes.items())}
     figures["dtype"] = str(segmenter.dtype).removeprefix("torch.")
     figures["weights_mb"] = segmenter.weights_path.stat().st_size / 1e6
     if device == "cuda":
@@ -96,9 +101,29 @@ def default_model(paths: list[Path], device: str, threads: int, batch: int, prec
     return figures
 
 
+def count_passes(segmenter, device: str) -> dict[str, dict[str, float]]:
+    """Let the segmenter time its forward passes from now on; seconds and CPU seconds by view and side, filled as it predicts."""
+    passes: dict[str, dict[str, float]] = {}
+    forward = segmenter._run
+
+    def timed(view, rgb, *rest):
+        start, cpu = synchronised(device), time.process_time()
+        out = forward(view, rgb, *rest)
+        values = passes.setdefault(f"{view}_{rgb.shape[1]}", {"seconds": 0.0, "cpu_seconds": 0.0})
+        values["seconds"] += synchronised(device) - start
+        values["cpu_seconds"] += time.process_time() - cpu
+        return out
+
+    segmenter._run = timed
+    return passes
+
+
 def network_alone(segmenter, device: str, repeats: int = 5) -> tuple[float, float]:
-    """Seconds and CPU seconds of the default network with every head on one image of 640 x 640 px, after one pass that warms up."""
+    """Seconds and CPU seconds of every head once on one image of 640 x 640 px, each in its view, after one pass that warms up."""
     import torch
+
+    fine = [task for task in segmenter.tasks if task in ("vessels", "lesions_dr")]
+    views = (("fine", fine), ("whole", [task for task in segmenter.tasks if task not in fine]))
 
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 255, (1, PUBLISHED_SIDE, PUBLISHED_SIDE, 3), dtype=np.uint8)
@@ -107,7 +132,8 @@ def network_alone(segmenter, device: str, repeats: int = 5) -> tuple[float, floa
     for _ in range(repeats + 1):
         start, cpu = synchronised(device), time.process_time()
         with torch.inference_mode():
-            segmenter._run("whole", rgb, fov, segmenter.tasks, 8)  # the one view whose network has every head
+            for view, tasks in views:
+                segmenter._run(view, rgb, fov, tasks, 8)
         times.append((synchronised(device) - start, time.process_time() - cpu))
     seconds, cpu_seconds = np.median(times[1:], axis=0)
     return float(seconds), float(cpu_seconds)
@@ -186,19 +212,23 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     figures = ours | theirs | {"images": len(paths), "threads": threads, "batch": batch, "device": args.device}
-    for name, ours_key in (("", "network_640_seconds"), ("_whole", None)):
-        seconds = ours[ours_key] if ours_key else 1 / ours["images_per_second"]
-        cpu_seconds = ours["network_640_cpu_seconds" if ours_key else "cpu_seconds"]
+    measures = {
+        "": ("every head once at 640 px", ours["network_640_seconds"], ours["network_640_cpu_seconds"]),
+        "_passes": ("all passes of a photograph", ours["passes_seconds"], ours["passes_cpu_seconds"]),
+        "_whole": ("from JPEG to masks", 1 / ours["images_per_second"], ours["cpu_seconds"]),
+    }
+    for name, (_, seconds, cpu_seconds) in measures.items():
         figures[f"ratio_published{name}"] = theirs["published_seconds"] / seconds if theirs else None
         figures[f"ratio_published{name}_cpu"] = theirs["published_cpu_seconds"] / cpu_seconds if theirs else None
     print(f"{args.device}, {threads} threads, {len(paths)} photographs, {batch} a pass, {ours['dtype']}")
     print(f"default model   {ours['images_per_second']:8.2f} images/s, weights {ours['weights_mb']:.1f} MB, peak {ours['peak_mb']:.0f} MB")
     print(f"                {100 * ours['network_share']:8.0f} % of the time in the network; the rest is reading, frames and masks")
+    print("passes          " + ", ".join(f"{name} px {1000 * seconds:.0f} ms" for name, seconds in ours["passes"].items()))
     if theirs:
         print(f"published       {1 / theirs['published_seconds']:8.4f} images/s, peak {theirs['published_peak_mb']:.0f} MB")
-        for name, what in (("", "networks at 640 px"), ("_whole", "whole default model against the published network")):
-            wall, cpu = (figures[f"ratio_published{name}{kind}"] for kind in ("", "_cpu"))
-            print(f"{what}: {wall:.0f} times faster ({cpu:.0f} in CPU time)")
+    for name, (what, seconds, cpu_seconds) in measures.items():
+        ratio = f", {figures[f'ratio_published{name}']:.0f} ({figures[f'ratio_published{name}_cpu']:.0f}) times faster" if theirs else ""
+        print(f"{what:28s}{seconds:.3f} s ({cpu_seconds:.3f} CPU-s){ratio}")
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
     return 0
 

@@ -13,11 +13,12 @@ from retsam.quality.field_of_view import detect_field_of_view
 from retsam.quality.metrics import content_hash
 from retsam.segmentation.predict import Segmenter, prepare
 from retsam.segmentation.weak import WeakHeads, tidy
-from retsam.segmentation.weights import DEFAULT_WEIGHTS, load_state, read_card
+from retsam.segmentation.weights import DEFAULT_WEIGHTS, load_state, read_card, save_weights
+from retsam.training.weak import judge
 from retsam.training.weak.brushes import Canvas
 from retsam.training.weak.config import Rule, WeakConfig, Word
-from retsam.training.weak.export import export_weak
-from retsam.training.weak.features import ZONE_BITS, load_features, moved, zones
+from retsam.training.weak.export import export_weak, merge_weak
+from retsam.training.weak.features import ZONE_BITS, Features, load_features, moved, zones
 from retsam.training.weak.losses import absent_loss, painted_loss, present_loss
 from retsam.training.weak.paint import PAINTERS, paint
 from retsam.training.weak.trainer import train_weak
@@ -154,12 +155,23 @@ def test_from_words_to_weights_without_moving_a_bit_of_the_other_heads(tmp_path)
     head = card["heads"]["drusen"]
     assert head["confidence"] is None and head["confidence_reason"] and head["photographs"]["drawn"]["with_word"] == 3
     assert head["scores"]["drawn (held out)"]["auc"]["n"] == 3
+    assert head["scores"]["drawn (held out)"]["shown_in_healthy"]["n"] == 2
     shipped = read_card(DEFAULT_WEIGHTS)["heads"]
     assert all(card["heads"][t] == e for t, e in shipped.items() if e["status"] == "supervised")
 
     learned = pd.read_csv(out.with_suffix(".learned.csv"))
     own = {content_hash(cv2.imread(str(tmp_path / f"{k}.png"))[..., ::-1]) for k in range(9) if k % 3 != 2}
     assert set(learned["content_hash"]) == own and set(learned["heads"]) == {"drusen"}
+
+    merged = merge_weak(out, DEFAULT_WEIGHTS, tmp_path / "merged.safetensors")
+    assert load_state(merged)[1] == load_state(out)[1] and all(torch.equal(v, extended[n]) for n, v in load_state(merged)[0].items())
+    assert read_card(merged)["heads"] == card["heads"] and read_card(merged)["weak"]["learned_from"].startswith("merged.learned.csv")
+    assert merged.with_suffix(".learned.csv").read_text() == out.with_suffix(".learned.csv").read_text()
+    shifted = {n: v + (n.startswith("encoder.")) for n, v in extended.items()}
+    save_weights(other := tmp_path / "other.safetensors", torch.nn.Module(), load_state(out)[1], shifted)
+    other.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="train them on it"):
+        merge_weak(out, other, tmp_path / "merged.safetensors")
 
     card["heads"]["drusen"]["status"] = "weak"
     out.with_suffix(".json").write_text(json.dumps(card))
@@ -173,6 +185,42 @@ def test_from_words_to_weights_without_moving_a_bit_of_the_other_heads(tmp_path)
     card["heads"]["drusen"]["status"] = "not_available"
     out.with_suffix(".json").write_text(json.dumps(card))
     assert "drusen" not in Segmenter(out, tasks=("optic_nerve", "weak")).predict_prepared([item])[0].probabilities
+
+
+def test_thresholds_leave_healthy_eyes_clear(monkeypatch):
+    """Heads that fire in every healthy eye at low thresholds get a high one; peripapillary atrophy is placed as prediction places it."""
+    ys, xs = (np.mgrid[:128, :128] + 0.5) * 4
+    landmarks = np.tile([256.0, 256.0, 70.0, 150.0, 256.0], (20, 1))
+    away = np.hypot(xs - 256, ys - 256)
+    ring, far = (away > 37) & (away < 60), np.hypot(xs - 60, ys - 60) < 30
+    present = np.arange(20) < 10
+    p = np.zeros((20, 2, 128, 128), np.float16)
+    p[present, 0] = np.where(ring, 0.95, 0)  # at the disc
+    p[~present, 0] = np.where(far, 0.95, 0)  # as sure, but elsewhere
+    p[present, 1], p[~present, 1] = np.where(far, 0.9, 0), np.where(far, 0.5, 0)
+    areas = judge.shown(p[:, 0], landmarks, "peripapillary_atrophy")
+    assert (areas[0][present] > 0).all() and not areas[:, ~present].any()
+    lost = judge.shown(p[~present, 0], np.full((10, 5), np.nan), "peripapillary_atrophy")
+    assert (lost[0] > 0).all()  # without a disc, nothing says that it is elsewhere
+    words = {t: Word(targets=(t,), rules=[Rule(dataset="drawn", present="x")]) for t in ("peripapillary_atrophy", "drusen")}
+    config = WeakConfig(manifest="m", root="r", out="o", base="b", healthy=[], negatives={}, words=words)
+    monkeypatch.setattr(judge, "probabilities", lambda *_: p)
+    table = pd.DataFrame({"version": [0] * 20, "part": "tune"})
+    features = Features({}, None, None, table, np.stack([present] * 2, 1) * 1.0, landmarks, ~present)
+    found = judge.choose_thresholds(config, WeakHeads(config.branches), features)
+    assert 0.5 < found["drusen"]["threshold"] <= 0.9 and found["drusen"]["threshold_auc"] == 1
+    assert all(found[t]["shown_in_healthy"] == 0 for t in words)
+
+
+def test_a_run_begins_with_the_heads_of_another(tmp_path):
+    config = make_config(tmp_path, painted={}, negatives={"drawn": 2}, versions=1, steps=1, warmup=0)
+    first = train_weak(config)
+    again = config.model_copy(update={"init": first, "out": tmp_path / "second", "learning_rate": 1e-12, "weight_decay": 0.0, "ema": 0.0})
+    before, after = load_state(first)[0], load_state(train_weak(again))[0]
+    assert all(torch.allclose(v, after[n], atol=1e-3) for n, v in before.items() if n.endswith("weight"))
+    with pytest.raises(ValueError, match="cannot be begun with: weak: expected"):
+        other = {"laser": Word(targets=("laser_spot",), rules=config.words["drusen"].rules)}
+        train_weak(again.model_copy(update={"out": tmp_path / "third", "words": other}))
 
 
 def test_heads_of_another_trunk_are_refused(tmp_path):

@@ -28,13 +28,15 @@ OFF_DISC = (
     "drusen",
     "laser_spot",
     "epiretinal_membrane",
+    "myelinated_nerve_fiber",
 )
-"""Targets that spare the disc."""
+"""Targets that spare the disc, or that nothing there tells from its own white tissue (myelinated fibres)."""
 
 # Smallest component that is kept: one cell of the logits, in pixels of the canonical frame.
 _SMALLEST = 64
-# Peripapillary atrophy starts at the disc: components further from its edge than this many disc diameters are something else.
-_RIM_GAP = 0.12
+# Peripapillary atrophy lies at the disc: components further from its edge than this many disc diameters are something else. It is less
+# strict than the anatomy, because masks begin a little off the edge: on training photographs 0.12 emptied a quarter of the true ones.
+_RIM_GAP = 0.45
 # ... and reaches this many disc diameters outwards (the largest crescents of PALM reach 1.3).
 _RIM_REACH = 1.5
 
@@ -86,7 +88,7 @@ def enlarge(probability: np.ndarray, side: int) -> np.ndarray:
 def tidy(planes: dict[str, np.ndarray], weak: tuple[str, ...]) -> None:
     """Bring what is known of each lesion's place into the weak planes, in place.
 
-    Retinal lesions spare the disc, peripapillary atrophy touches it from outside, and single cells are noise. Where no disc was found,
+    Retinal lesions spare the disc, peripapillary atrophy lies at it from outside, and single cells are noise. Where no disc was found,
     peripapillary atrophy cannot be told from other atrophy: its plane is left as the head gave it.
 
     Parameters
@@ -104,11 +106,22 @@ def tidy(planes: dict[str, np.ndarray], weak: tuple[str, ...]) -> None:
         if disc is not None and name in OFF_DISC:
             plane = plane & ~disc
         if name == "peripapillary_atrophy" and disc is not None and disc.any():
-            plane = _at_rim(plane, disc)
+            plane = at_rim(plane, disc)
         planes[name] = drop_specks(plane, _SMALLEST)
 
 
-def _at_rim(plane: np.ndarray, disc: np.ndarray) -> np.ndarray:
+def at_rim(plane: np.ndarray, disc: np.ndarray) -> np.ndarray:
+    """What of a mask is peripapillary: its components at the disc, up to a reach.
+
+    Parameters
+    ----------
+    plane, disc : ndarray of bool, [side, side]
+        Of any resolution; the disc is not empty.
+
+    Returns
+    -------
+    ndarray of bool, [side, side]
+    """
     diameter = 2 * np.sqrt(np.count_nonzero(disc) / np.pi)
     distance = cv2.distanceTransform((~disc).view(np.uint8), cv2.DIST_L2, 3)
     plane = plane & (distance <= _RIM_REACH * diameter)

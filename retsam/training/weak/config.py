@@ -57,6 +57,7 @@ class WeakConfig(_Section):
     root: Path = Field(description="Folder that the manifest's paths are relative to.")
     out: Path = Field(description="Run folder: features, checkpoint, log.")
     base: Path = Field(description="Weights (.safetensors) whose trunk is used, frozen.")
+    init: Path | None = Field(None, description="Heads (`weak.safetensors`) of an earlier run on the same trunk to begin with.")
     holdout: dict[str, float] = Field(
         default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
     )
@@ -76,6 +77,9 @@ class WeakConfig(_Section):
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     outlines: dict[str, Outline] = Field(default_factory=dict, description="Target -> outlines that its masks are compared with.")
     judged: int = Field(500, ge=1, description="Held-out photographs of a data set without any of the words that are judged at most.")
+    most_healthy: float = Field(
+        0.1, gt=0, le=1, description="Share of the healthy training eyes in which a head may show anything: thresholds keep under it."
+    )
     least_auc: float = Field(0.75, ge=0.5, le=1, description="A head whose area under the curve is lower ships as not available.")
     threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")
     seed: int = Field(0, description="Seed of everything random.")

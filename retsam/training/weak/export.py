@@ -17,6 +17,7 @@ from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import Features, content_hashes, load_features, trunk_digest
 from retsam.training.weak.words import labelled
 
+_LEARNED = "words and paint"
 _NO_CONFIDENCE = "no pixel masks exist that could calibrate an expected Dice"
 
 
@@ -57,10 +58,10 @@ def export_weak(config: WeakConfig, out: Path) -> Path:
     rows, words = labelled(config)
     features = load_features(config)
     entries = judge.choose_thresholds(config, model, features)
-    tensors = {name: value for name, value in base.items() if not name.startswith("weak.")} | {f"weak.{n}": v for n, v in heads.items()}
+    tensors = _without_weak(base) | {f"weak.{n}": v for n, v in heads.items()}
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    kept = {t: e for t, e in card["heads"].items() if e.get("learned") != "words and paint"}
+    kept = _supervised(card)
     # For the judging every head is available; the card of this state is never what ships.
     trial = config.out / "judged" / "trial.safetensors"
     trial.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +82,72 @@ def export_weak(config: WeakConfig, out: Path) -> Path:
         "steps": trained["step"],
         "trunk": trained["trunk"],
         "split": f"by hash of the subject; held out: {config.holdout}; {config.tuning:.0%} of the rest sets thresholds only",
-        "learned_from": f"{out.stem}.learned.csv: content hash of every photograph whose words taught or tuned a head, and the heads",
+        "learned_from": _learned_text(out),
         "myopic": {"areas": "union of tessellation and myopic atrophies", "scores": scores.get("myopic", {})},
     }
     learned_from(config, features, rows).to_csv(out.with_suffix(".learned.csv"), index=False)
     save_weights(out, nn.Module(), {**metadata, "weak": trained["weak"]}, tensors)
     out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     return out
+
+
+def merge_weak(heads: Path, into: Path, out: Path) -> Path:
+    """Put the weak heads of one weights file, with their card and list of learned photographs, into a copy of another of the same trunk.
+
+    Parameters
+    ----------
+    heads : Path
+        Weights (``.safetensors``) that :func:`export_weak` wrote.
+    into : Path
+        Weights whose weak heads, if any, are replaced; every other tensor and entry of the card stays.
+    out : Path
+        ``.safetensors``; ``.json`` and ``.learned.csv`` go beside it. May be ``into`` itself.
+
+    Returns
+    -------
+    Path
+        The weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file has no card, or the heads no list of learned photographs.
+    ValueError
+        If ``heads`` has no weak heads, or they read another trunk than the whole-frame view's of ``into``.
+    """
+    given, about = load_state(heads)
+    given_card, card = read_card(heads), read_card(into)
+    learned = Path(heads).with_suffix(".learned.csv")
+    if not about.get("weak") or "weak" not in given_card:
+        raise ValueError(f"{heads}: has no weak heads; expected weights that `retsam train export` wrote for stage `weak`")
+    if not learned.exists():
+        raise FileNotFoundError(f"{learned}: expected the list of photographs that the heads learned from")
+    if (trunk := trunk_digest(into)) != given_card["weak"]["trunk"]:
+        raise ValueError(f"{heads}: the heads read the trunk {given_card['weak']['trunk']}, that of {into} is {trunk}; train them on it")
+    state, metadata = load_state(into)
+    tensors = _without_weak(state) | {name: value for name, value in given.items() if name.startswith("weak.")}
+    listed = pd.read_csv(learned, dtype=str)
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    card["heads"] = _supervised(card) | {t: e for t, e in given_card["heads"].items() if e.get("learned") == _LEARNED}
+    card["weak"] = given_card["weak"] | {"learned_from": _learned_text(out)}
+    save_weights(out, nn.Module(), {**metadata, "weak": about["weak"]}, tensors)
+    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    listed.to_csv(out.with_suffix(".learned.csv"), index=False)
+    return out
+
+
+def _without_weak(state: dict) -> dict:
+    return {name: value for name, value in state.items() if not name.startswith("weak.")}
+
+
+def _supervised(card: dict) -> dict:
+    """Entries of the heads that did not learn from words."""
+    return {t: e for t, e in card["heads"].items() if e.get("learned") != _LEARNED}
+
+
+def _learned_text(out: Path) -> str:
+    return f"{out.stem}.learned.csv: content hash of every photograph whose words taught or tuned a head, and the heads"
 
 
 def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features: Features, rows: pd.DataFrame) -> dict:
@@ -112,7 +172,7 @@ def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features:
     }
     return {
         "status": "weak" if good else "not_available",
-        "learned": "words and paint",
+        "learned": _LEARNED,
         "words": [rule.model_dump() for rule in word.rules],
         "union_with": [t for t in word.targets if t != target],
         "painted": config.painted.get(target, 0),

@@ -52,6 +52,10 @@ class Features:
         One row a copy: ``row`` (of the labelled photographs), ``version`` (0 as it is), ``painted`` (target or missing), ``part``.
     words : ndarray of float, [N, words]
         1 present, 0 absent, NaN unclear.
+    landmarks : ndarray of float, [N, 5]
+        Disc ``x, y, diameter`` and fovea ``x, y`` of the photograph as it is, px of the whole-frame view; NaN where not found.
+    healthy : ndarray of bool, [N]
+        The photograph is one of a healthy eye.
     """
 
     levels: dict[str, np.ndarray]
@@ -59,6 +63,8 @@ class Features:
     masks: np.ndarray
     table: pd.DataFrame
     words: np.ndarray
+    landmarks: np.ndarray
+    healthy: np.ndarray
 
 
 def plan_copies(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +111,9 @@ def load_features(config: WeakConfig, segmenter: Segmenter | None = None) -> Fea
         _Builder(config, rows, segmenter, maps).run(table, done, done_path)
     labels = words.to_numpy()[table["row"]].copy()
     labels[table["painted"].notna()] = np.nan
-    return Features({name: maps[name] for name in LEVELS}, maps["zones"], maps["masks"], table, labels)
+    own = table["row"].to_numpy()
+    healthy = rows["healthy"].to_numpy(bool)[own]
+    return Features({name: maps[name] for name in LEVELS}, maps["zones"], maps["masks"], table, labels, maps["landmarks"][own], healthy)
 
 
 def trunk_digest(weights: Path) -> str:

@@ -15,14 +15,14 @@ from retsam.evaluation.metrics import roc_auc
 from retsam.masks.overlay import overlay
 from retsam.quality.scoring import interval
 from retsam.segmentation.predict import Segmenter, prepare
-from retsam.segmentation.weak import OFF_DISC, WeakHeads
+from retsam.segmentation.weak import OFF_DISC, STRIDE, WeakHeads, at_rim
 from retsam.training.frames import read_manifest
 from retsam.training.labels import read_mask
 from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, ZONE_BITS, Features
 
 MYOPIC = ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy")
-_GRID = np.round(np.arange(0.05, 0.91, 0.025), 3)
+_GRID = np.r_[np.arange(0.1, 0.9, 0.05), np.arange(0.9, 0.985, 0.01)].round(3)
 # Thresholds are set on the photographs kept for it where at least so many carry the word, else on all training photographs.
 _ENOUGH = 8
 # The highest threshold within this of the best area under the curve: what a head is less sure of adds area, not knowledge.
@@ -38,40 +38,76 @@ def probabilities(model: WeakHeads, features: Features, index: np.ndarray) -> np
         logits = model.from_pyramid(*(torch.from_numpy(features.levels[name][part]).float() for name in LEVELS))
         zones = torch.from_numpy(features.zones[part])
         for channel, target in enumerate(model.targets):
-            bit = "rim" if target == "peripapillary_atrophy" else "off_disc" if target in OFF_DISC else "fov"
+            bit = "off_disc" if target in OFF_DISC else "fov"
             logits[:, channel][(zones & ZONE_BITS[bit]) == 0] = -20
         out.append(torch.sigmoid(logits).numpy().astype(np.float16))
     return np.concatenate(out)
 
 
+def shown(values: np.ndarray, landmarks: np.ndarray, target: str) -> np.ndarray:
+    """Share of the picture that a head shows at each threshold, placed as prediction places it.
+
+    Parameters
+    ----------
+    values : ndarray, [n, h, w]
+        Probabilities of a target, zero where it cannot be.
+    landmarks : ndarray, [n, 5]
+        See :class:`Features`; the disc's circle stands for its mask.
+    target : str
+
+    Returns
+    -------
+    ndarray of float, [thresholds, n]
+    """
+    if target != "peripapillary_atrophy":
+        return np.array([(values >= t).mean((1, 2)) for t in _GRID])
+    areas = np.zeros((len(_GRID), len(values)))
+    ys, xs = (np.mgrid[: values.shape[1], : values.shape[2]] + 0.5) * STRIDE
+    for i, (value, (x, y, diameter, *_)) in enumerate(zip(values, landmarks, strict=True)):
+        disc = np.hypot(xs - x, ys - y) < diameter / 2  # false all over where no disc was found
+        for k, t in enumerate(_GRID):
+            plane = value >= t
+            if plane.any():
+                areas[k, i] = (at_rim(plane & ~disc, disc) if disc.any() else plane).mean()
+    return areas
+
+
 def choose_thresholds(config: WeakConfig, model: WeakHeads, features: Features) -> dict[str, dict]:
     """Threshold of each head, from training photographs as they are.
+
+    Of the thresholds at which at most ``most_healthy`` of the healthy eyes show anything, the highest whose area under the curve is
+    near the best of them; where there is none, the one that shows something in the fewest.
 
     Returns
     -------
     dict
-        Target -> ``threshold``, ``threshold_auc`` (optimistic), ``threshold_set_on`` and ``shown_without_word`` (share of the photographs
-        without the word that show any of it).
+        Target -> ``threshold``, ``threshold_auc`` (optimistic), ``threshold_set_on``, ``shown_without_word`` and ``shown_in_healthy``
+        (shares of the photographs without the word, and of healthy eyes, that show any of it).
     """
     table = features.table
     index = np.flatnonzero((table["version"] == 0).to_numpy())
     tune = table["part"].eq("tune").to_numpy()[index]
+    healthy, landmarks = features.healthy[index], features.landmarks[index]
     p = probabilities(model.eval(), features, index)
     entries = {}
     for column, word in enumerate(config.words.values()):
         truth = features.words[index, column]
         known = ~np.isnan(truth)
         own = known & tune if (known & tune & (truth == 1)).sum() >= _ENOUGH else known
+        absent = truth[own] == 0
         for target in word.targets:
-            values = p[own, model.targets.index(target)]
-            areas = np.array([(values >= t).mean((1, 2)) for t in _GRID])
+            areas = shown(p[own, model.targets.index(target)], landmarks[own], target)
             aucs = np.nan_to_num(np.array([roc_auc(a, truth[own] == 1) for a in areas]), nan=0.5)
-            best = int(np.flatnonzero(aucs >= aucs.max() - _SLACK)[-1])
+            clear = absent & healthy[own]
+            false = (areas[:, clear if clear.any() else absent] > 0).mean(1)
+            allowed = false <= max(config.most_healthy, false.min())
+            best = int(np.flatnonzero(allowed & (aucs >= aucs[allowed].max() - _SLACK))[-1])
             entries[target] = {
                 "threshold": float(_GRID[best]),
                 "threshold_auc": round(float(aucs[best]), 3),
                 "threshold_set_on": "tuning photographs" if own.sum() < known.sum() else "all training photographs",
-                "shown_without_word": round(float((areas[best][truth[own] == 0] > 0).mean()), 3),
+                "shown_without_word": round(float((areas[best][absent] > 0).mean()), 3),
+                "shown_in_healthy": round(float(false[best]), 3),
             }
     return entries
 
@@ -115,12 +151,13 @@ def mask_areas(config: WeakConfig, rows: pd.DataFrame, weights: Path, targets: t
 
 
 def score(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd.DataFrame) -> dict[str, dict[str, dict]]:
-    """Area under the ROC curve of each head's mask area, by data set, with a bootstrap interval over subjects.
+    """Area under the ROC curve of each head's mask area, and how often healthy eyes show any, by data set.
 
     Returns
     -------
     dict
-        Target -> data set -> ``{"auc": {value, ci_low, ci_high, n, n_with_word}}``. ``myopic`` joins tessellation and atrophies.
+        Target -> data set -> ``{"auc": {value, ci_low, ci_high, n, n_with_word}, "shown_in_healthy": {value, ci_low, ci_high, n}}``
+        with bootstrap intervals over subjects. ``myopic`` joins tessellation and atrophies.
     """
     targets = {t: name for name, word in config.words.items() for t in word.targets}
     union = next((name for name, word in config.words.items() if set(word.targets) & set(MYOPIC)), None)
@@ -134,11 +171,18 @@ def score(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd
             y, x = words[name].to_numpy()[own] == 1, areas[target].to_numpy()[own]
             if not (y.any() and (~y).any()):
                 continue
-            low, high = interval(y, x, groups[own], lambda y, x: roc_auc(x, y))
-            value = {"value": roc_auc(x, y), "ci_low": low, "ci_high": high}
-            value = {k: round(float(v), 3) for k, v in value.items()} | {"n": int(own.sum()), "n_with_word": int(y.sum())}
-            out.setdefault(target, {})[f"{dataset} (held out)"] = {"auc": value}
+            auc = _estimate(lambda y, x: roc_auc(x, y), y, x, groups[own]) | {"n_with_word": int(y.sum())}
+            entry = out.setdefault(target, {})[f"{dataset} (held out)"] = {"auc": auc}
+            clear = rows["healthy"].to_numpy(bool)[own] & ~y
+            if clear.any():
+                entry["shown_in_healthy"] = _estimate(lambda _, x: (x > 0).mean(), y[clear], x[clear], groups[own][clear])
     return out
+
+
+def _estimate(statistic, y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> dict:
+    """A statistic with its bootstrap interval over groups."""
+    low, high = interval(y, x, groups, statistic)
+    return {k: round(float(v), 3) for k, v in {"value": statistic(y, x), "ci_low": low, "ci_high": high}.items()} | {"n": len(y)}
 
 
 def score_outlines(config: WeakConfig, weights: Path) -> dict[str, dict[str, dict]]:
@@ -180,9 +224,7 @@ def _outline_values(counts: np.ndarray, groups: np.ndarray) -> dict[str, dict]:
     }
     values, index = {}, np.arange(len(counts))
     for name, statistic in statistics.items():
-        low, high = interval(some, index, groups, statistic)
-        parts = {"value": statistic(some, index), "ci_low": low, "ci_high": high}
-        values[name] = {k: round(float(v), 3) for k, v in parts.items()} | {"n": len(counts), "n_with_word": int(some.sum())}
+        values[name] = _estimate(statistic, some, index, groups) | {"n_with_word": int(some.sum())}
     return values
 
 

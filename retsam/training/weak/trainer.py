@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from retsam.segmentation.weak import WeakHeads
-from retsam.segmentation.weights import save_weights
+from retsam.segmentation.weights import load_state, save_weights
 from retsam.training.trainer import Log
 from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, Features, load_features, trunk_digest
@@ -42,6 +42,8 @@ def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
     features = load_features(config)
     torch.manual_seed(config.seed)
     model = WeakHeads(config.branches).to(memory_format=torch.channels_last)
+    if config.init is not None:
+        _begin_with(config, model)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.03
@@ -125,6 +127,16 @@ def _average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> 
             own.lerp_(other, 1 - decay)
         else:
             own.copy_(other)
+
+
+def _begin_with(config: WeakConfig, model: WeakHeads) -> None:
+    """Take over the heads of an earlier run; they must read the same trunk and have the same targets."""
+    state, about = load_state(config.init)
+    expected = {"trunk": trunk_digest(config.base), "weak": {task: list(targets) for task, targets in config.branches.items()}}
+    faults = [f"{key}: expected {value}, found {about.get(key)}" for key, value in expected.items() if about.get(key) != value]
+    if faults:
+        raise ValueError(f"{config.init} cannot be begun with: " + "; ".join(faults))
+    model.load_state_dict(state, strict=False)
 
 
 def _resume(config: WeakConfig, trunk: str, model, average, optimiser) -> int:
