@@ -22,7 +22,8 @@ import pandas as pd
 
 from retsam.cohort.reading import read_photograph
 from retsam.quality.config import QualityConfig
-from retsam.quality.fit import fit_all, load_metrics
+from retsam.quality.fit import fit_all
+from retsam.quality.fit_data import load_metrics
 from retsam.quality.grading import grade_table
 from retsam.quality.metrics import measure_quality
 from retsam.quality.model import model_card
@@ -61,7 +62,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("build/quality"), help="folder for metrics between runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=1500, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=4000, help="most photographs of the ODIR cohort")
     options = parser.parse_args()
     if not (options.data / "manifest.csv").exists():
         print(f"no manifest.csv in {options.data}; set RETSAM_DATA or --data", file=sys.stderr)

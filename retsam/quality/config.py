@@ -17,7 +17,7 @@ class QualityConfig(BaseModel):
         0.5, ge=0, le=1, description="Probability of being gradable from which a photograph is gradable; between the two it is usable."
     )
     not_fundus_above: float = Field(
-        0.4, ge=0, le=1, description="Probability of not showing a retina from which a photograph is rejected as such (`not_a_fundus`)."
+        0.15, ge=0, le=1, description="Probability of not showing a retina from which a photograph is rejected as such (`not_a_fundus`)."
     )
     min_diameter_px: int = Field(
         256,

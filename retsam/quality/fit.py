@@ -11,31 +11,23 @@ of the subjects kept back to judge the result. All photographs of retinas join t
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from retsam.quality.config import QualityConfig
+from retsam.quality.fit_data import CURATED, HALVED, load_metrics
 from retsam.quality.model import sigmoid
-from retsam.quality.other_pictures import write_other_pictures, write_variants
 from retsam.quality.profile import PROFILE
-from retsam.quality.project_grades import held_back, project_grades
 from retsam.quality.scoring import auc, calibration, fit_logistic, interval, rounded
-from retsam.quality.table import as_table, measure_file
 
 FOLDS, REPEATS, SEED = 5, 5, 20
 #: Ridge penalty by question. That of the not-a-fundus head, its kinds and its variants were chosen in the cross-validation that scores it.
 PENALTY = {"reject": 10.0, "gradable": 10.0, "not_fundus": 1.0}
 CLIP = 4.0
-# Photographs after which metrics are written to the cache.
-_KEEP_EVERY = 200
 #: Weight that pictures of other things carry in the not-a-fundus head: they are few here, and their share in a cohort is unknown.
 NOT_FUNDUS_SHARE = 0.2
 #: Median green below which a picture of something else is a dark scene (the room behind a missing patient), a kind of its own.
@@ -81,29 +73,7 @@ DIRECTION: dict[str, int] = {
     "disc": 0,
 }
 
-#: Sets on whose photographs experts drew or measured.
-CURATED = (
-    "aria",
-    "avrdb",
-    "drive",
-    "drishti",
-    "fives",
-    "gave",
-    "hei_med",
-    "hrf",
-    "idrid_grading",
-    "idrid_native",
-    "idrid_seg",
-    "ords",
-    "orvs",
-    "palm",
-    "stare",
-)
 CURATED_WEIGHT = 0.75
-#: Sets with grades by eye, half of whose subjects are kept back.
-HALVED = ("odir", "palm")
-#: Weight of the altered versions of pictures of other things; they neither score nor calibrate.
-VARIANT_WEIGHT = 0.3
 
 SOURCES = {
     "eyepacs400": "EyePACS photographs (Kaggle Diabetic Retinopathy Detection terms) with quality grades of EyeQ (Fu et al., MICCAI 2019)",
@@ -196,77 +166,6 @@ class Fit:
         return total / REPEATS
 
 
-# ---- data --------------------------------------------------------------------------------------------------------------
-
-
-def _measure(task: tuple[str, str]) -> dict:
-    return measure_file(*task)
-
-
-def choose(manifest: pd.DataFrame, sample: int, sample_odir: int) -> pd.DataFrame:
-    """The photographs to measure: all graded ones, all of PALM, and samples of the other sets; with labels and what is kept back.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-    sample, sample_odir : int
-        Most photographs of a set without quality grades, and of ODIR.
-    """
-    # refuge_roi holds crops around the disc: no field of view to judge. Ungraded EyePACS photographs may be anything.
-    manifest = manifest[(manifest["dataset"] != "refuge_roi") & ~((manifest["dataset"] == "eyepacs400") & manifest["quality"].isna())]
-    graded, _ = project_grades(manifest)
-    always = manifest["quality"].notna() | manifest["image"].isin(graded["image_id"]) | (manifest["dataset"] == "palm")
-    odir = manifest["dataset"] == "odir"
-    rest = [g.sample(min(sample, len(g)), random_state=1) for _, g in manifest[~always & ~odir].groupby("dataset")]
-    by_hash = manifest.loc[odir, "image"].map(lambda i: hashlib.sha256(i.encode()).hexdigest()).sort_values().index[:sample_odir]
-    known = pd.concat([manifest[always], *rest, manifest.loc[by_hash]]).drop_duplicates("image")
-    known = known[["image", "dataset", "group", "quality", "diagnosis"]].rename(columns={"image": "image_id"})
-    known = known.merge(graded, on="image_id", how="left").assign(weight=1.0)
-    return known.assign(held_back=held_back(known["group"]) & known["dataset"].isin(HALVED))
-
-
-def load_metrics(data: Path, cache: Path, jobs: int, sample: int = 45, sample_odir: int = 1500) -> pd.DataFrame:
-    """Metrics of the chosen photographs (see `choose`) and of pictures of other things; kept in `cache` between runs.
-
-    Parameters
-    ----------
-    data : Path
-        Folder with ``manifest.csv``.
-    cache : Path
-        Folder for ``metrics.parquet`` and the made pictures.
-    jobs : int
-    sample, sample_odir : int
-        Most photographs of a set without quality grades, and of ODIR.
-    """
-    known = choose(pd.read_csv(data / "manifest.csv", low_memory=False), sample, sample_odir)
-    where = {i: data / i for i in known["image_id"]}
-    others = write_other_pictures(cache / "pictures")
-    extra = pd.DataFrame([{"image_id": i, "dataset": i.split(":")[0], "group": i, "quality": "not_fundus"} for i, _ in others])
-    known = pd.concat([known, extra.assign(weight=1.0, held_back=False)], ignore_index=True)
-    where |= dict(others)
-    strange = known[(known["quality"] == "not_fundus") & (known["dataset"] != "made")]
-    more = {i: write_variants(i, where[i], cache / "variants") for i in strange["image_id"]}
-    where |= {i: path for made in more.values() for i, path in made}
-    origin = {i: original for original, made in more.items() for i, _ in made}
-    copies = strange.set_index("image_id").loc[list(origin.values())].assign(weight=VARIANT_WEIGHT, image_id=list(origin))
-    known = pd.concat([known, copies], ignore_index=True)
-    kept = cache / "metrics.parquet"
-    done = pd.read_parquet(kept) if kept.exists() else as_table([])
-    have = set(done["image_id"])
-    wanted = [(i, str(path)) for i, path in where.items() if i not in have]
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, tqdm(total=len(wanted), unit="image") as bar:
-        for start in range(0, len(wanted), _KEEP_EVERY):
-            rows = as_table(list(pool.map(_measure, wanted[start : start + _KEEP_EVERY], chunksize=8)))
-            done = pd.concat([done, rows], ignore_index=True) if len(done) else rows
-            done.to_parquet(kept, index=False)
-            bar.update(len(rows))
-    table = done.merge(known, on="image_id")
-    failed = table[table["status"] != "ok"]
-    for row in failed.itertuples():
-        print(f"left out: {row.image_id}: {row.reason}, {row.detail}")
-    return table[table["status"] == "ok"].reset_index(drop=True)
-
-
 # ---- the three heads ---------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +176,7 @@ def fit_all(table: pd.DataFrame) -> dict:
     graded = learned[learned["dataset"].isin(SOURCES) & learned["quality"].notna() & (learned["weight"] == 1.0)]
     retina = graded[graded["quality"] != "not_fundus"]
     by_eye = learned[learned["project_grade"].notna()]
-    drawn = learned[learned["dataset"].isin(CURATED) & learned["project_grade"].isna()]
+    drawn = learned[learned["dataset"].isin(CURATED) & learned["project_grade"].isna() & (learned["weight"] == 1.0)]
     card: dict = {
         "description": "Logistic regressions on the metrics of retsam.quality.metrics, standardised and clipped; "
         "not a fundus is the likeliest of five kinds.",
@@ -297,8 +196,8 @@ def fit_all(table: pd.DataFrame) -> dict:
             "photographs": drawn["dataset"].value_counts().to_dict(),
         },
         "other_pictures": "not-a-fundus head only: pictures that come with scikit-image and drawn ones (retsam.quality.other_pictures), "
-        "blurred and dimmed versions of these and of DRIMDB's outliers (positives, the versions kept with their original and not scored); "
-        "all photographs of other sets (negatives)",
+        "altered versions of these and of DRIMDB's outliers (positives); all photographs of other sets, some of them altered in the same "
+        "ways (negatives). Altered versions are kept with their original and not scored",
         "split": f"{FOLDS}-fold cross-validation by group, repeated {REPEATS} times; shipped coefficients are fitted on all not kept back",
         "penalty": PENALTY,
         "chosen_in_cross_validation": "penalty, kinds, variants and threshold of the not-a-fundus head",
@@ -487,7 +386,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("model.json"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, default=45, help="most photographs of each curated set")
-    parser.add_argument("--sample-odir", type=int, default=1500, help="most photographs of the ODIR cohort")
+    parser.add_argument("--sample-odir", type=int, default=4000, help="most photographs of the ODIR cohort")
     options = parser.parse_args(arguments)
     card = fit_all(load_metrics(options.data, options.cache, options.jobs, options.sample, options.sample_odir))
     options.out.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -218,10 +218,11 @@ def write_other_pictures(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def write_variants(image_id: str, path: Path, folder: Path) -> list[tuple[str, Path]]:
-    """Blurred, darker, brighter and closer versions of a picture of something else, and one through an aperture, written to `folder`.
+def write_variants(image_id: str, path: Path, folder: Path, only: tuple[str, ...] | None = None) -> list[tuple[str, Path]]:
+    """Altered versions of a picture, written to `folder`: blurred, darker, brighter, closer, vivid, framed, seen through an aperture.
 
-    There are few such pictures, and each kind of them occurs out of focus and ill-lit too.
+    Pictures of something else are few, and each kind of them occurs out of focus and ill-lit too. `only` names the alterations that are
+    wanted; all by default.
     """
     rgb = read_photograph(path).rgb.astype(np.float32)
     shrink = max(rgb.shape[:2]) / _LONGEST
@@ -229,6 +230,7 @@ def write_variants(image_id: str, path: Path, folder: Path) -> list[tuple[str, P
         rgb = cv2.resize(rgb, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
     h, w = rgb.shape[:2]
     closer = rgb[h // 5 : h - h // 5, w // 5 : w - w // 5]
+    soft = cv2.GaussianBlur(rgb, (0, 0), 0.02 * w)
     made = {
         "blurred": cv2.GaussianBlur(rgb, (0, 0), 0.008 * w),
         "very_blurred": cv2.GaussianBlur(rgb, (0, 0), 0.025 * w),
@@ -236,11 +238,17 @@ def write_variants(image_id: str, path: Path, folder: Path) -> list[tuple[str, P
         "darker": 0.5 * rgb,
         "closer_blurred": cv2.GaussianBlur(cv2.resize(closer, (w, h)), (0, 0), 0.015 * w),
         "aperture": behind_aperture(rgb),
+        # Sharpened and saturated, as some cameras' software does.
+        "vivid": np.clip(1.6 * (rgb + 1.2 * (rgb - soft)) - 0.6 * rgb.mean(2, keepdims=True), 0, 255),
+        # On the page or screen that it was cut from.
+        "framed": cv2.copyMakeBorder(rgb, h // 12, h // 12, w // 20, w // 20, cv2.BORDER_CONSTANT, value=(250, 250, 250)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name, picture in made.items():
-        target = folder / f"{Path(image_id.replace(':', '_')).stem}_{name}.png"
+        if only is not None and name not in only:
+            continue
+        target = folder / f"{Path(image_id.replace(':', '_').replace('/', '_')).stem}_{name}.png"
         cv2.imwrite(str(target), np.clip(picture, 0, 255).astype(np.uint8)[..., ::-1])
         found.append((f"{image_id}#{name}", target))
     return found

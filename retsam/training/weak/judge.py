@@ -25,7 +25,8 @@ MYOPIC = ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_at
 _GRID = np.r_[np.arange(0.1, 0.9, 0.05), np.arange(0.9, 0.985, 0.01)].round(3)
 # Thresholds are set on the photographs kept for it where at least so many carry the word, else on all training photographs.
 _ENOUGH = 8
-# The highest threshold within this of the best area under the curve: what a head is less sure of adds area, not knowledge.
+# The lowest threshold within this of the best area under the curve: healthy eyes are guarded by a limit of their own, and eyes with the
+# word should show their lesion.
 _SLACK = 0.01
 
 
@@ -75,7 +76,7 @@ def shown(values: np.ndarray, landmarks: np.ndarray, target: str) -> np.ndarray:
 def choose_thresholds(config: WeakConfig, model: WeakHeads, features: Features) -> dict[str, dict]:
     """Threshold of each head, from training photographs as they are.
 
-    Of the thresholds at which at most ``most_healthy`` of the healthy eyes show anything, the highest whose area under the curve is
+    Of the thresholds at which at most ``most_healthy`` of the healthy eyes show anything, the lowest whose area under the curve is
     near the best of them; where there is none, the one that shows something in the fewest.
 
     Returns
@@ -101,7 +102,7 @@ def choose_thresholds(config: WeakConfig, model: WeakHeads, features: Features) 
             clear = absent & healthy[own]
             false = (areas[:, clear if clear.any() else absent] > 0).mean(1)
             allowed = false <= max(config.most_healthy, false.min())
-            best = int(np.flatnonzero(allowed & (aucs >= aucs[allowed].max() - _SLACK))[-1])
+            best = int(np.flatnonzero(allowed & (aucs >= aucs[allowed].max() - _SLACK))[0])
             entries[target] = {
                 "threshold": float(_GRID[best]),
                 "threshold_auc": round(float(aucs[best]), 3),
