@@ -46,6 +46,9 @@ LICENCES = {
 }
 """Data set -> licence of its data."""
 
+# Range of the gain from expected to observed Dice.
+_GAIN = (0.5, 2.0)
+
 # Bits of a label, and the bit that says where it is known, per head.
 _HEADS = {
     "artery": ("vessels", lab.VESSEL_BITS["artery"], lab.VESSEL_BITS["known_av"]),
@@ -122,9 +125,11 @@ def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) 
             observed.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
     entry: dict[str, object] = {"threshold": round(threshold, 3), "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
     if len(expected) >= 20 and np.std(expected) > 1e-3:
-        gain, offset = np.polyfit(expected, observed, 1)
+        gain = np.polyfit(expected, observed, 1)[0]
         if gain > 0:
-            entry["calibration"] = [round(float(gain), 4), round(float(offset), 4)]
+            # Expected values of good photographs lie close together; a steep line through them would call any other photograph hopeless.
+            gain = float(np.clip(gain, *_GAIN))
+            entry["calibration"] = [round(gain, 4), round(float(np.mean(observed) - gain * np.mean(expected)), 4)]
     return entry
 
 
