@@ -32,8 +32,9 @@ OFF_DISC = (
 )
 """Targets that spare the disc, or that nothing there tells from its own white tissue (myelinated fibres)."""
 
-# Smallest component that is kept: one cell of the logits, in pixels of the canonical frame.
-_SMALLEST = 64
+SMALLEST = 64
+"""Smallest component that is kept: one cell of the logits, in pixels of the canonical frame."""
+
 # Peripapillary atrophy lies at the disc: components further from its edge than this many disc diameters are something else. It is less
 # strict than the anatomy, because masks begin a little off the edge: on training photographs 0.12 emptied a quarter of the true ones.
 _RIM_GAP = 0.45
@@ -107,7 +108,7 @@ def tidy(planes: dict[str, np.ndarray], weak: tuple[str, ...]) -> None:
             plane = plane & ~disc
         if name == "peripapillary_atrophy" and disc is not None and disc.any():
             plane = at_rim(plane, disc)
-        planes[name] = drop_specks(plane, _SMALLEST)
+        planes[name] = drop_specks(plane, SMALLEST)
 
 
 def at_rim(plane: np.ndarray, disc: np.ndarray) -> np.ndarray:

@@ -14,14 +14,17 @@ from retsam.cohort.reading import read_photograph
 from retsam.evaluation.metrics import roc_auc
 from retsam.masks.overlay import overlay
 from retsam.quality.scoring import interval
-from retsam.segmentation.predict import Segmenter, prepare
-from retsam.segmentation.weak import OFF_DISC, STRIDE, WeakHeads, at_rim
+from retsam.segmentation.postprocess import drop_specks
+from retsam.segmentation.predict import FRAME_SIDE, Segmenter, prepare
+from retsam.segmentation.weak import OFF_DISC, SMALLEST, STRIDE, WeakHeads, at_rim, enlarge
 from retsam.training.frames import read_manifest
 from retsam.training.labels import read_mask
 from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, ZONE_BITS, Features
 
 MYOPIC = ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy")
+# Cells of the logits are halved for the placing: single ones shrink under interpolation and are dropped as specks, as in prediction.
+_PLACED = 2
 _GRID = np.r_[np.arange(0.1, 0.9, 0.05), np.arange(0.9, 0.985, 0.01)].round(3)
 # Thresholds are set on the photographs kept for it where at least so many carry the word, else on all training photographs.
 _ENOUGH = 8
@@ -60,16 +63,20 @@ def shown(values: np.ndarray, landmarks: np.ndarray, target: str) -> np.ndarray:
     -------
     ndarray of float, [thresholds, n]
     """
-    if target != "peripapillary_atrophy":
-        return np.array([(values >= t).mean((1, 2)) for t in _GRID])
+    side = _PLACED * values.shape[1]
+    smallest = round(SMALLEST * (side / FRAME_SIDE) ** 2)
     areas = np.zeros((len(_GRID), len(values)))
-    ys, xs = (np.mgrid[: values.shape[1], : values.shape[2]] + 0.5) * STRIDE
+    ys, xs = (np.mgrid[:side, :side] + 0.5) * STRIDE / _PLACED
     for i, (value, (x, y, diameter, *_)) in enumerate(zip(values, landmarks, strict=True)):
-        disc = np.hypot(xs - x, ys - y) < diameter / 2  # false all over where no disc was found
+        value = enlarge(value.astype(np.float32), side)
+        rim = target == "peripapillary_atrophy" and not np.isnan(diameter)
+        disc = np.hypot(xs - x, ys - y) < diameter / 2 if rim else None
         for k, t in enumerate(_GRID):
             plane = value >= t
-            if plane.any():
-                areas[k, i] = (at_rim(plane & ~disc, disc) if disc.any() else plane).mean()
+            if not plane.any():
+                break  # thresholds rise
+            plane = at_rim(plane & ~disc, disc) if rim and disc.any() else plane
+            areas[k, i] = drop_specks(plane, smallest).mean()
     return areas
 
 
