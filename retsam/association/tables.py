@@ -110,6 +110,17 @@ def json_value(value: object) -> object:
     return value
 
 
+def _write_json(path: str, record: dict, table: pd.DataFrame, block: int = 2000) -> None:
+    """``record`` with the table's rows under ``rows``, written some rows at a time: as one text they take a gigabyte of a large plan."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1] + ', "rows": [')
+        for first in range(0, len(table), block):
+            rows = table.iloc[first : first + block].to_dict("records")
+            texts = [json.dumps({k: json_value(v) for k, v in row.items()}, ensure_ascii=False, allow_nan=False) for row in rows]
+            file.write((", " if first else "") + ", ".join(texts))
+        file.write("]}")
+
+
 def write_analysis(analysis: Analysis, out: str | os.PathLike) -> list[Path]:
     """Write ``associations.parquet``, ``.csv``, ``.json`` and the folder ``tables/`` beside them.
 
@@ -148,9 +159,7 @@ def write_analysis(analysis: Analysis, out: str | os.PathLike) -> list[Path]:
         "seed": analysis.plan["seed"],
         "versions": analysis.plan["versions"],
         "dictionary": {c: COLUMNS.get(c, "") for c in table.columns},
-        "rows": [{k: json_value(v) for k, v in row.items()} for row in table.to_dict("records")],
     }
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    _replace(out.with_suffix(".json"), lambda p: Path(p).write_text(text, encoding="utf-8"))
+    _replace(out.with_suffix(".json"), lambda p: _write_json(p, record, table))
     _replace(out, lambda p: table.to_parquet(p, index=False))
     return [*written, out.with_suffix(".csv"), out.with_suffix(".json"), out]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow
+import pyarrow.parquet as pq
 
 #: Tables of the rooms before this one: file in the results folder, and columns without which it is of no use.
 MAIN_TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -131,7 +132,10 @@ class Study:
             self.problems.append(Problem("fault", f"{file} does not exist, so what depends on it is not shown."))
             return None
         try:
-            table = pd.read_parquet(path)
+            # reasons are a few words beside every number: as categories they take a byte a cell
+            schema = [f for f in pq.read_schema(path) if f.name.endswith("__reason")]
+            reasons = [f.name for f in schema if pyarrow.types.is_string(f.type) or pyarrow.types.is_large_string(f.type)]
+            table = pq.read_table(path, read_dictionary=reasons).to_pandas(self_destruct=True, split_blocks=True)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             self.problems.append(Problem("fault", f"{file} cannot be read ({error}), so what depends on it is not shown."))
             return None
