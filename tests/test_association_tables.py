@@ -500,3 +500,23 @@ def test_meta_pools_two_studies(tmp_path):
     assert row["se_fixed"] < min(row["se_a"], row["se_b"]) and row["se_random"] >= row["se_fixed"] - 1e-12
     bad = CliRunner().invoke(meta, ["--study", "a=nowhere.parquet", "--study", "oops", "--out", str(tmp_path / "m.parquet")])
     assert bad.exit_code == 2 and "no such file" in bad.output and "NAME=FILE" in bad.output
+
+
+# ---- reading the biomarker table ---------------------------------------------------------------------------------------
+
+
+def test_only_what_the_plan_tests_is_read_and_the_answer_is_the_same(tables, tmp_path, monkeypatch):
+    """Few columns at a time, reasons as categories: the analysis of the whole table in memory comes out bit by bit."""
+    from retsam.association import read
+
+    monkeypatch.setattr(read, "COLUMNS", 2)
+    cohort, quality, biomarkers = tables
+    biomarkers.to_parquet(tmp_path / "biomarkers.parquet", index=False)
+    config = plan(exposures={"columns": ["b1", "b2", "b3"], "families": []})
+    table = read.read_biomarkers(tmp_path / "biomarkers.parquet", config)
+    assert [c for c in table if not c.endswith("__reason")] == [c for c in read.KEYS if c in biomarkers] + ["b1", "b2", "b3"]
+    assert all(isinstance(table[f"b{i}__reason"].dtype, pd.CategoricalDtype) for i in (1, 2, 3))
+    ours, theirs = (analyse(config, cohort, quality, t, dictionary={}, further=False) for t in (table, biomarkers))
+    pd.testing.assert_frame_equal(ours.associations, theirs.associations)
+    with pytest.raises(PlanError, match="no biomarker 'nowhere'"):
+        read.read_biomarkers(tmp_path / "biomarkers.parquet", plan(exposures={"columns": ["nowhere"]}))

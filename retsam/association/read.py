@@ -20,6 +20,9 @@ from retsam.association.sample import PlanError
 #: Columns of the biomarker table that the analysis reads besides biomarkers and their reasons.
 KEYS = ("image_id", "status", "reason", "detail")
 
+#: Biomarkers that are read from the file at a time.
+COLUMNS = 50
+
 
 def read_biomarkers(path: str | os.PathLike, config: AssociationConfig) -> pd.DataFrame:
     """Biomarkers that the plan tests, with their reasons, and the state of each photograph.
@@ -53,7 +56,13 @@ def read_biomarkers(path: str | os.PathLike, config: AssociationConfig) -> pd.Da
     if faults:
         raise PlanError(faults)
     reasons = [f"{b}__reason" for b in chosen]
-    columns = [c for c in KEYS if c in names] + [c for pair in zip(chosen, reasons, strict=True) for c in pair]
-    words = [r for r in reasons if types.is_string(schema.field(r).type) or types.is_large_string(schema.field(r).type)]
-    table = pq.read_table(path, columns=columns, read_dictionary=words)
-    return table.to_pandas(self_destruct=True, split_blocks=True)
+    words = {r for r in reasons if types.is_string(schema.field(r).type) or types.is_large_string(schema.field(r).type)}
+    file = pq.ParquetFile(path, read_dictionary=sorted(words))
+    parts = [file.read([c for c in KEYS if c in names]).to_pandas()]
+    # some columns at a time: Arrow's own copy of them, with four bytes a word, is gone before the next are read
+    for first in range(0, len(chosen), COLUMNS):
+        pairs = zip(chosen[first : first + COLUMNS], reasons[first : first + COLUMNS], strict=True)
+        part = file.read([c for pair in pairs for c in pair]).to_pandas(self_destruct=True)
+        small = {r: pd.Categorical.from_codes(part[r].cat.codes, part[r].cat.categories) for r in part.columns if r in words}
+        parts.append(part.assign(**small))
+    return pd.concat(parts, axis=1)
