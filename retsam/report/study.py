@@ -132,10 +132,10 @@ class Study:
             self.problems.append(Problem("fault", f"{file} does not exist, so what depends on it is not shown."))
             return None
         try:
-            # reasons are a few words beside every number: as categories they take a byte a cell
-            schema = [f for f in pq.read_schema(path) if f.name.endswith("__reason")]
-            reasons = [f.name for f in schema if pyarrow.types.is_string(f.type) or pyarrow.types.is_large_string(f.type)]
-            table = pq.read_table(path, read_dictionary=reasons).to_pandas(self_destruct=True, split_blocks=True)
+            # a biobank's reasons are as large as its numbers, and wanted one column at a time: see :meth:`reasons`
+            names = pq.read_schema(path).names
+            columns = [c for c in names if not (c.endswith("__reason") and c.removesuffix("__reason") in names)]
+            table = pq.read_table(path, columns=columns).to_pandas(self_destruct=True, split_blocks=True)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             self.problems.append(Problem("fault", f"{file} cannot be read ({error}), so what depends on it is not shown."))
             return None
@@ -248,16 +248,22 @@ class Study:
     @cached_property
     def biomarker_names(self) -> list[str]:
         """Columns of the biomarker table that have a reason beside them."""
-        table = self.main("biomarkers")
-        if table is None:
+        if self.main("biomarkers") is None:
             return []
-        return [c for c in table.columns if f"{c}__reason" in table.columns]
+        names = pq.read_schema(self.results / MAIN_TABLES["biomarkers"][0]).names
+        known = set(names)
+        return [c for c in names if f"{c}__reason" in known]
+
+    def reasons(self, biomarker: str) -> pd.Series:
+        """Why the values of a biomarker are missing, a row a photograph (null where measured)."""
+        column = f"{biomarker}__reason"
+        return pd.read_parquet(self.results / MAIN_TABLES["biomarkers"][0], columns=[column])[column]
 
     @cached_property
     def measured_biomarkers(self) -> int:
         """How many biomarkers have a value in at least one eye."""
         table = self.main("biomarkers")
-        return 0 if table is None else int(table[self.biomarker_names].notna().any().sum())
+        return 0 if table is None else sum(bool(table[b].notna().any()) for b in self.biomarker_names)
 
     @cached_property
     def dictionary(self) -> dict[str, Any]:

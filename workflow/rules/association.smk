@@ -21,7 +21,8 @@ rule associate:
         f"{RESULTS}/benchmarks/associate.tsv"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 3500 * attempt,
+        # 100,000 photographs: 1.4 GB with 164 biomarkers, 3.1 GB before the fits with all 1,284 (docs/benchmarks/scale.md)
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
         gpu=0,
     conda:

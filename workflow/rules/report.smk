@@ -58,7 +58,8 @@ rule report:
         results=lambda wildcards, output: str(Path(output.html).parent),
     threads: 1
     resources:
-        mem_mb=3000,
+        # 100,000 photographs with every biomarker: 2.9 GB (docs/benchmarks/scale.md)
+        mem_mb=lambda wildcards, attempt: 3500 * attempt,
         runtime=30,
         gpu=0,
     conda:

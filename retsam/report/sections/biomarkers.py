@@ -228,7 +228,7 @@ def missingness(study: Study) -> pd.DataFrame | None:
         return None
     rows = []
     for name in study.biomarker_names:
-        reasons = measured.loc[measured[name].isna(), f"{name}__reason"].astype("string").fillna("unknown").value_counts()
+        reasons = study.reasons(name)[measured[name].isna()].astype("string").fillna("unknown").value_counts()
         rows += [{"biomarker": name, "reason": r, "n": int(n), "share": n / len(measured)} for r, n in reasons.items()]
     return pd.DataFrame(rows) if rows else None
 
