@@ -12,7 +12,7 @@ from retsam.segmentation.weights import load_state
 from retsam.training import labels as lab
 from retsam.training import losses
 from retsam.training.augment import crop_affine, warp
-from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.config import Finish, TaskConfig, TrainConfig
 from retsam.training.frames import held_out, read_manifest, task_rows
 from retsam.training.stages import run_stage
 from retsam.training.trainer import rate_at, task_samplers
@@ -205,7 +205,20 @@ def test_a_view_gets_a_trunk_of_its_own_and_the_others_keep_theirs(config):
         load_state(tuned.out / "weights.safetensors")[0]["encoder._conv_stem.weight"], new["encoder._conv_stem.weight"], atol=1e-4
     ), "a further run goes on from the view's own trunk"
     with pytest.raises(ValueError, match="are missing: their decoders fit the old trunk"):
-        export_own_trunk(own.model_copy(update={"tasks": {"vessels": fine["vessels"]}}), config.out / "half.safetensors")
+        run_stage(own.model_copy(update={"tasks": {"vessels": fine["vessels"]}}))
+    with pytest.raises(ValueError, match="expected `init` to be a weights file"):
+        run_stage(own.model_copy(update={"init": "imagenet"}))
+
+
+def test_crops_are_milder_over_the_last_part(config, monkeypatch):
+    from retsam.training import augment
+
+    seen = []
+    recolour = augment.recolour
+    monkeypatch.setattr(augment, "recolour", lambda rng, rgb, fov, degrade: seen.append(degrade) or recolour(rng, rgb, fov, degrade))
+    macula = config.tasks["macula"].model_copy(update={"degrade": 0.9, "finish": Finish(scale=(0.9, 1.1), degrade=0.1)})
+    run_stage(config.model_copy(update={"tasks": {"macula": macula}, "steps": 16, "cooldown": 0.5}))
+    assert seen[0] == 0.9 and seen[-1] == 0.1 and seen == sorted(seen, reverse=True)
 
 
 def test_turned_labels_keep_thin_vessels_whole():

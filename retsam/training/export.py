@@ -23,7 +23,7 @@ from retsam.segmentation.weights import load_state, save_weights
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest, warp_bits
-from retsam.training.trainer import sole_view, task_samplers
+from retsam.training.trainer import own_view, task_samplers
 
 LICENCES = {
     "drive": "research use",
@@ -242,9 +242,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
         The weights.
     """
     out, base = Path(out), Path(config.init)
-    view = sole_view(config.tasks)
-    if missing := sorted(set(VIEWS[view]) - set(config.tasks)):
-        raise ValueError(f"own_trunk: expected all tasks of the {view} view, {missing} are missing: their decoders fit the old trunk")
+    view = own_view(config)
     tuned, tuned_metadata = load_state(config.out / "weights.safetensors")
     state, metadata = load_state(base)
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})

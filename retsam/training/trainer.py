@@ -39,6 +39,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     Path
         ``<out>/weights.safetensors``: the moving average of the weights, half precision.
     """
+    view = own_view(config) if config.own_trunk else None
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _device(rank, world)
     if config.threads and device.type == "cpu":
@@ -49,7 +50,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
         samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
         shares["pseudo"] = config.pseudo_share * shares["vessels"]
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
-    _initialise(model, config.init, sole_view(config.tasks) if config.own_trunk else None)
+    _initialise(model, config.init, view)
     model.encoder.frozen = config.frozen if config.init != "random" else 0
     if config.only:
         hold_all_but(model, config)
@@ -63,13 +64,15 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     runner = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world > 1 else model
     seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
     stream = BatchStream(samplers, shares, seed, config.loaders)
+    finishing = False
     log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
     try:
         while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
             # Over the last part, statistics are those of prediction, so that every task's crops meet the same network in both.
             last_part = step >= config.steps * (1 - config.cooldown)
             model.encoder.adapt_statistics(not config.only and not last_part)
-            if last_part:
+            if last_part and not finishing:
+                finishing = True
                 for sampler in samplers.values():
                     sampler.finish()
             for group in optimiser.param_groups:
@@ -130,6 +133,22 @@ def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:
     model.eval().requires_grad_(False)
     for task in config.only:
         model.decoders[task].requires_grad_(True)
+
+
+def own_view(config: TrainConfig) -> str:
+    """The view whose trunk a run with ``own_trunk`` trains.
+
+    Raises
+    ------
+    ValueError
+        If ``init`` is no weights file, or the tasks are not all those of one view: the decoders left out would not fit its trunk.
+    """
+    if config.init in ("imagenet", "random"):
+        raise ValueError(f"own_trunk: expected `init` to be a weights file (.safetensors), whose other tensors stay; found {config.init}")
+    view = sole_view(config.tasks)
+    if missing := sorted(set(VIEWS[view]) - set(config.tasks)):
+        raise ValueError(f"own_trunk: expected all tasks of the {view} view, {missing} are missing: their decoders fit the old trunk")
+    return view
 
 
 def sole_view(tasks: Iterable[str]) -> str:

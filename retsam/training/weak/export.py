@@ -85,10 +85,7 @@ def export_weak(config: WeakConfig, out: Path) -> Path:
         "learned_from": _learned_text(out),
         "myopic": {"areas": "union of tessellation and myopic atrophies", "scores": scores.get("myopic", {})},
     }
-    learned_from(config, features, rows).to_csv(out.with_suffix(".learned.csv"), index=False)
-    save_weights(out, nn.Module(), {**metadata, "weak": trained["weak"]}, tensors)
-    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    return out
+    return _write(out, {**metadata, "weak": trained["weak"]}, tensors, card, learned_from(config, features, rows))
 
 
 def merge_weak(heads: Path, into: Path, out: Path) -> Path:
@@ -127,13 +124,17 @@ def merge_weak(heads: Path, into: Path, out: Path) -> Path:
     state, metadata = load_state(into)
     tensors = _without_weak(state) | {name: value for name, value in given.items() if name.startswith("weak.")}
     listed = pd.read_csv(learned, dtype=str)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     card["heads"] = _supervised(card) | {t: e for t, e in given_card["heads"].items() if e.get("learned") == _LEARNED}
-    card["weak"] = given_card["weak"] | {"learned_from": _learned_text(out)}
-    save_weights(out, nn.Module(), {**metadata, "weak": about["weak"]}, tensors)
+    card["weak"] = given_card["weak"] | {"learned_from": _learned_text(Path(out))}
+    return _write(Path(out), {**metadata, "weak": about["weak"]}, tensors, card, listed)
+
+
+def _write(out: Path, metadata: dict, tensors: dict, card: dict, learned: pd.DataFrame) -> Path:
+    """Weights with card and list of learned photographs; the list first, because heads without it must not be used."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    learned.to_csv(out.with_suffix(".learned.csv"), index=False)
+    save_weights(out, nn.Module(), metadata, tensors)
     out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    listed.to_csv(out.with_suffix(".learned.csv"), index=False)
     return out
 
 
