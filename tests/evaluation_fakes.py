@@ -32,13 +32,20 @@ class FakeSegmenter:
 
     weights_sha256 = "0" * 64
     target_status = STATUS
+    pens: dict = {"vessels": ["drive"]}
+    pen = None
 
     def __init__(self, answers=None, broken=(), batch_size=3, **options):
         self.answers, self.broken, self.batch_size, self.options = answers or {}, set(broken), batch_size, options
         self.batches: list[int] = []
+        self.drawn_in: list[str | None] = []
+
+    def use_pen(self, pen):
+        self.pen = pen
 
     def predict(self, images, fovs=None):
         self.batches.append(len(images))
+        self.drawn_in.append(self.pen)
         out = []
         for image in images:
             key = int(image[0, 0, 0])

@@ -279,3 +279,14 @@ def test_gallery_of_all_kinds(tmp_path):
     written = write_gallery(result, segmenter, manifest, tmp_path, tmp_path / "g")
     assert {p.name.split("_worst")[0] for p in written} == {"vessel", "artery", "vein", "artery_vein", "disc", "fovea"}
     assert all(Image.open(p).size[0] > 100 for p in written)
+
+
+def test_each_data_set_is_drawn_in_its_own_pen(tmp_path):
+    vessel = np.ones(SHAPE, bool)
+    names = ("drive", "drive", "stare", "drive")
+    rows = [
+        dict(dataset=name, image=photograph(tmp_path, i + 1), vessel=save(tmp_path, f"v{i}.png", vessel)) for i, name in enumerate(names)
+    ]
+    segmenter = FakeSegmenter({i + 1: (dict(vessel=vessel), None) for i in range(4)}, batch_size=3)
+    run.evaluate(segmenter, read_manifest(write(tmp_path, rows)), tmp_path, 10, progress=False, own_pen=True)
+    assert list(zip(segmenter.batches, segmenter.drawn_in, strict=True)) == [(2, "drive"), (1, None), (1, "drive")]

@@ -66,7 +66,12 @@ def is_drawn(needs: tuple[str, ...], drawn: set[str]) -> bool:
 
 
 def measure_both(
-    segmenter: Predictor, manifest: pd.DataFrame, root: str | Path, config: BiomarkersConfig | None = None, progress: bool = True
+    segmenter: Predictor,
+    manifest: pd.DataFrame,
+    root: str | Path,
+    config: BiomarkersConfig | None = None,
+    progress: bool = True,
+    own_pen: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Biomarkers of every image with drawn masks, twice.
 
@@ -78,11 +83,14 @@ def measure_both(
     """
     config, root = config or BiomarkersConfig(), Path(root)
     dictionary = registry(config.families)
+    known = {name for names in segmenter.pens.values() for name in names}
     rows: tuple[list[dict], list[dict]] = ([], [])
     for item in tqdm(read_ahead(manifest, root, 2), total=len(manifest), unit="image", desc="biomarkers", disable=not progress):
         record = manifest.iloc[item.position]
         if item.rgb is None or not (item.reference.masks or item.reference.fovea):
             continue
+        if own_pen:
+            segmenter.use_pen(record["dataset"] if record["dataset"] in known else None)
         prediction = predict_each(segmenter, [item.rgb])[0]
         if isinstance(prediction, Exception):
             continue
@@ -99,7 +107,14 @@ def measure_both(
 
 
 def score_biomarkers(
-    segmenter: Predictor, manifest: pd.DataFrame, root: str | Path, out: str | Path, resamples: int, seed: int, progress: bool = True
+    segmenter: Predictor,
+    manifest: pd.DataFrame,
+    root: str | Path,
+    out: str | Path,
+    resamples: int,
+    seed: int,
+    progress: bool = True,
+    own_pen: bool = False,
 ) -> pd.DataFrame:
     """Write ``<out>.biomarkers.csv`` (agreement of each biomarker), both tables as Parquet, and return the headline figures.
 
@@ -109,7 +124,7 @@ def score_biomarkers(
         If no image of the manifest has drawn masks.
     """
     out = Path(out)
-    predicted, reference = measure_both(segmenter, manifest, root, progress=progress)
+    predicted, reference = measure_both(segmenter, manifest, root, progress=progress, own_pen=own_pen)
     if predicted.empty:
         raise ValueError("no image could be measured on both a predicted and a drawn mask")
     groups = predicted.set_index("image_id")["dataset"]

@@ -23,6 +23,7 @@ import click
 @click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
 @click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
+@click.option("--pen", help="Draw vessels in the pen of this training data set, or, with `own`, of each photograph's own data set.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of each data set.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(2), help="Bootstrap resamples (of groups).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
@@ -41,6 +42,7 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
       retsam evaluate --manifest data/manifest.csv --split test --out scores.json --overlays overlays
       retsam evaluate --manifest data/manifest.csv --dataset drive --dataset hrf --split test --biomarkers
       retsam evaluate --manifest data/manifest.csv --held-out config/train-base.yaml
+      retsam evaluate --manifest data/manifest.csv --held-out config/train-base.yaml --pen own
       retsam evaluate --dataset REFUGE --root /data/REFUGE --out refuge.json
       retsam evaluate --list
     """
@@ -91,19 +93,21 @@ def _kept_out(table, config: Path):
     return table[held_out(table, settings)]
 
 
-def _segmenter(weights: Path | None, device: str, batch_size: int):
+def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None):
     """The shipped network, one of its kind, or the published checkpoint where the file is one."""
     if weights is not None and weights.exists():
         from retsam.segmentation.published import PublishedSegmenter, is_published
 
         if is_published(weights):
-            return PublishedSegmenter(weights, device, batch_size)
+            published = PublishedSegmenter(weights, device, batch_size)
+            published.use_pen(None if pen == "own" else pen)
+            return published
     from retsam.segmentation.predict import Segmenter
 
-    return Segmenter(weights=weights, device=device, batch_size=batch_size)
+    return Segmenter(weights=weights, device=device, batch_size=batch_size, pen=None if pen == "own" else pen)
 
 
-def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet) -> None:
+def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen) -> None:
     import hashlib
 
     from retsam._version import __version__
@@ -111,10 +115,10 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
     from retsam.evaluation.gallery import write_gallery
 
     try:
-        segmenter = _segmenter(weights, device, batch_size)
+        segmenter = _segmenter(weights, device, batch_size, pen)
     except (FileNotFoundError, ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
-    evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet)
+    evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet, own_pen=pen == "own")
     about = {
         "retsam_version": __version__,
         "command": sys.argv,
@@ -124,6 +128,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
         "manifest_sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
         "resamples": resamples,
         "seed": seed,
+        "pen": pen,
     }
     paths = run.write(evaluation, out, about)
     if overlays:
@@ -134,7 +139,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
         from retsam.evaluation.biomarkers import score_biomarkers
 
         try:
-            figures = score_biomarkers(segmenter, table, root, out, resamples, seed, progress=not quiet)
+            figures = score_biomarkers(segmenter, table, root, out, resamples, seed, progress=not quiet, own_pen=pen == "own")
         except ValueError as error:
             raise click.ClickException(str(error)) from error
         click.echo("biomarkers, mean over density, length, fractal dimension, CRAE, CRVE:\n" + figures.round(3).to_string(index=False))

@@ -30,6 +30,9 @@ class Predictor(Protocol):
     """What evaluation needs of a segmenter (:class:`retsam.segmentation.predict.Segmenter`)."""
 
     batch_size: int
+    pens: dict[str, list[str]]
+
+    def use_pen(self, pen: str | None) -> None: ...
 
     def predict(self, images, fovs=None) -> list[Prediction]: ...
 
@@ -99,7 +102,13 @@ def predict_each(segmenter: Predictor, images: list[np.ndarray]) -> list[Predict
 
 
 def evaluate(
-    segmenter: Predictor, manifest: pd.DataFrame, root: str | Path, resamples: int = 1000, seed: int = 0, progress: bool = True
+    segmenter: Predictor,
+    manifest: pd.DataFrame,
+    root: str | Path,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+    own_pen: bool = False,
 ) -> Evaluation:
     """Score a segmenter on every image of a manifest.
 
@@ -115,6 +124,8 @@ def evaluate(
     seed : int
     progress : bool
         Show a bar with the time left.
+    own_pen : bool
+        Draw each photograph in its data set's pen, where the segmenter knows it.
 
     Returns
     -------
@@ -125,8 +136,13 @@ def evaluate(
     scores: dict[int, ImageScore] = {}
     states: list[dict] = [{} for _ in range(len(manifest))]
     batch: list[Loaded] = []
+    datasets = manifest["dataset"].tolist()
+    known = {name for names in segmenter.pens.values() for name in names} if own_pen else set()
 
     def finish() -> None:
+        if own_pen and batch:
+            dataset = datasets[batch[0].position]
+            segmenter.use_pen(dataset if dataset in known else None)
         for item, prediction in zip(batch, predict_each(segmenter, [b.rgb for b in batch]), strict=True):
             state = states[item.position]
             if isinstance(prediction, Exception):
@@ -146,6 +162,8 @@ def evaluate(
         if item.rgb is None:
             states[item.position] |= {"status": "failed", "reason": item.reason, "detail": item.detail}
             continue
+        if own_pen and batch and datasets[batch[0].position] != datasets[item.position]:
+            finish()  # a batch is drawn in one pen
         batch.append(item)
         if len(batch) == batch_size:
             finish()

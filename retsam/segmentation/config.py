@@ -28,4 +28,9 @@ class SegmentationConfig(BaseModel):
         description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for vessels "
         "and lesions of photographs with detail enough to measure vessels (over 515 px across the field of view).",
     )
+    pen: str | None = Field(
+        None,
+        description="Draw vessels as the annotators of one training data set did (the weights' card lists them under `pens`): to compare "
+        "with a study whose masks were drawn so. null draws in no one's pen. Every photograph of a study is drawn in the same pen.",
+    )
     thresholds: dict[str, float] = Field(default_factory=dict, description="Probability threshold of a target, over the model card's own.")

@@ -169,9 +169,15 @@ class Decoder(nn.Module):
         Channels at strides 16, 8, 4 and 2.
     shuffle : bool
         False leaves the logits at ``stride`` (heatmaps).
+    pens : int
+        Drawing conventions to choose from. Each data set's annotators draw vessels at their own width and stop at twigs of their own
+        choice; a gain and an offset per channel and pen, ahead of the last two levels, let one network learn from all of them.
+        A pen that is not given changes nothing (Perez et al. 2018, FiLM; dropped in part of training, so that no pen is an answer too).
     """
 
-    def __init__(self, outputs: int, stride: int = 2, widths: tuple[int, ...] = (96, 64, 48, 32), shuffle: bool = True) -> None:
+    def __init__(
+        self, outputs: int, stride: int = 2, widths: tuple[int, ...] = (96, 64, 48, 32), shuffle: bool = True, pens: int = 0
+    ) -> None:
         super().__init__()
         steps = {8: 2, 4: 3, 2: 4}[stride]
         skips = (112, 40, 24, 16 + _DETAIL)[:steps]
@@ -188,17 +194,34 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels, outputs * self.factor**2, 1)
         if shuffle:  # start where most pixels are: background (Lin et al. 2017, focal loss, the prior of the last layer)
             nn.init.constant_(self.head.bias, -3.5)
+        if pens:
+            if steps < 4:
+                raise ValueError(f"pens: expected a decoder that ends at stride 2, found stride {stride}")
+            self.pen = nn.Parameter(torch.zeros(pens, 2 * (widths[2] + channels)))
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor], pens: Tensor | None = None) -> Tensor:
+        """Logits; ``pens`` ``[B or 1, pens]`` holds the weight of each pen, all zero for none."""
         detail, s2, s4, s8, s16, x = features
+        before = after = None
+        if pens is not None:
+            table = pens.to(self.pen.dtype) @ self.pen
+            before, after = table.split([2 * self.thin.in_channels, table.shape[1] - 2 * self.thin.in_channels], 1)
         for step, skip in zip(self.steps, (s16, s8, s4, None), strict=False):
             if skip is None:
                 skip = torch.cat([s2, detail], 1)
-                x = self.thin(x)
+                x = self.thin(_modulate(x, before))
             x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             x = step(torch.cat([x, skip], 1))
-        logits = self.head(self.last(x))
+        logits = self.head(_modulate(self.last(x), after))
         return F.pixel_shuffle(logits, self.factor) if self.factor > 1 else logits
+
+
+def _modulate(x: Tensor, table: Tensor | None) -> Tensor:
+    """``x`` times 1 + gain, plus offset, per channel."""
+    if table is None:
+        return x
+    gain, offset = table.to(x.dtype)[:, :, None, None].chunk(2, 1)
+    return x * (1 + gain) + offset
 
 
 DECODERS: dict[str, dict] = {
@@ -226,17 +249,29 @@ class RetinaNetwork(nn.Module):
         Task -> keyword arguments of :class:`Decoder`.
     weak : mapping of str to sequence of str, optional
         Task -> targets of the weak heads; none by default.
+    pens : mapping of str to sequence of str, optional
+        Task -> names of its drawing conventions (see :class:`Decoder`); none by default.
     """
 
-    def __init__(self, decoders: Mapping[str, dict] = DECODERS, weak: Mapping[str, list[str]] | None = None) -> None:
+    def __init__(
+        self,
+        decoders: Mapping[str, dict] = DECODERS,
+        weak: Mapping[str, list[str]] | None = None,
+        pens: Mapping[str, list[str]] | None = None,
+    ) -> None:
         super().__init__()
+        pens = pens or {}
         self.encoder = Encoder()
-        self.decoders = nn.ModuleDict({task: Decoder(**settings) for task, settings in decoders.items()})
+        self.decoders = nn.ModuleDict(
+            {task: Decoder(**settings, pens=len(pens.get(task, ()))) for task, settings in decoders.items()}
+        )
         self.weak = WeakHeads(weak) if weak else None
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, rgb: Tensor, fov: Tensor, tasks: Iterable[str], pool: int = 8) -> dict[str, Tensor]:
+    def forward(
+        self, rgb: Tensor, fov: Tensor, tasks: Iterable[str], pool: int = 8, pens: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Logits of the named tasks.
 
         Parameters
@@ -250,6 +285,8 @@ class RetinaNetwork(nn.Module):
         pool : int
             Reduction at which the neighbourhood of the local contrast is averaged: its side is ``17 * pool`` px, so 8 for a
             1,024 px frame and 4 for 512.
+        pens : mapping of str to Tensor, optional
+            Task -> weight of each of its pens, ``[B or 1, pens]``.
 
         Returns
         -------
@@ -257,7 +294,8 @@ class RetinaNetwork(nn.Module):
             Task -> logits ``[B, outputs, H, W]`` (heatmap tasks and weak heads at their stride).
         """
         x, features = self.encode(rgb, fov, pool)
-        return {task: self.weak(x, features) if task == WEAK else self.decoders[task](features) for task in tasks}
+        pens = pens or {}
+        return {task: self.weak(x, features) if task == WEAK else self.decoders[task](features, pens.get(task)) for task in tasks}
 
     def encode(self, rgb: Tensor, fov: Tensor, pool: int = 8) -> tuple[Tensor, list[Tensor]]:
         """What the decoders read: the normalised input ``[B, 6, H, W]`` and the encoder's features."""

@@ -141,6 +141,13 @@ class Segmenter:
         (:attr:`PreparedImage.fine_side`).
     tasks : sequence of str, optional
         Only these decoders, ``weak`` for the weak heads; all that the weights have by default. What is left out has no plane.
+    pen : str, optional
+        Draw vessels as the annotators of this data set did, with the thresholds that fit it; no data set's by default.
+
+    Attributes
+    ----------
+    pens : dict of str to list of str
+        Task -> pens that the weights know.
     """
 
     def __init__(
@@ -151,6 +158,7 @@ class Segmenter:
         batch_size: int = 1,
         flips: bool | Literal["auto"] = "auto",
         tasks: Sequence[str] | None = None,
+        pen: str | None = None,
     ) -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
         if not path.exists():
@@ -159,27 +167,50 @@ class Segmenter:
         self.card = read_card(path)
         self.weights_path, self.weights_sha256 = path, file_sha256(path)
         self.model_name = str(self.card.get("name", path.stem))
-        self.thresholds = {name: float(entry["threshold"]) for name, entry in self.card["heads"].items() if "threshold" in entry}
         self.target_status = {name: self.card["heads"].get(name, {}).get("status", "not_available") for name in TARGETS}
         self.calibration = {name: tuple(entry["calibration"]) for name, entry in self.card["heads"].items() if "calibration" in entry}
         self.decoders = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
         self.tasks = [task for task in [*self.decoders, WEAK] if tasks is None or task in tasks]
         self.weak: dict[str, list[str]] = self.metadata.get("weak") or {}
+        self.pens: dict[str, list[str]] = self.metadata.get("pens") or {}
         self.batch_size, self.flips = batch_size, flips
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.dtype = _dtype(precision, self.device)
         self.networks = {view: self._network(path, state, view).for_inference(self.dtype) for view in VIEWS}
+        self.use_pen(pen)
 
     def _network(self, path: Path, state: dict[str, torch.Tensor], view: str) -> RetinaNetwork:
         """The network of one view: its statistics, and its trunk where it has one of its own."""
-        network = RetinaNetwork({task: DECODERS[task] for task in self.decoders}, self.weak if view == "whole" else None)
+        weak = self.weak if view == "whole" else None
+        network = RetinaNetwork({task: DECODERS[task] for task in self.decoders}, weak, self.pens)
         missing = {name for name, _ in network.named_parameters()} - set(state)
         if missing:
             raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
         network.load_state_dict(of_view(state, view), strict=False)
         return network.to(self.device)
+
+    def use_pen(self, pen: str | None) -> None:
+        """Draw in another pen from here on (see the class); None for no data set's.
+
+        Raises
+        ------
+        ValueError
+            If the weights do not know the pen.
+        """
+        known = sorted({name for names in self.pens.values() for name in names})
+        if pen is not None and pen not in known:
+            raise ValueError(f"segmentation.pen is {pen!r}; {self.weights_path.name} knows {', '.join(known) or 'no pens'}")
+        self.pen = pen
+        self.thresholds = {}
+        for name, entry in self.card["heads"].items():
+            if "threshold" in entry:
+                self.thresholds[name] = float(entry.get("pens", {}).get(pen, entry["threshold"]))
+        self._pens = {}
+        for task, names in self.pens.items():
+            if pen in names:
+                self._pens[task] = torch.tensor([[float(name == pen) for name in names]], device=self.device)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:
@@ -284,9 +315,10 @@ class Segmenter:
         x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(fov)).to(self.device).float().unsqueeze(1)
         x = x.contiguous(memory_format=torch.channels_last)
-        out = {task: value.float() for task, value in self.networks[view](x, mask, tasks, pool).items()}
+        pens = self._pens if view == "fine" else None
+        out = {task: value.float() for task, value in self.networks[view](x, mask, tasks, pool, pens).items()}
         if detailed if self.flips == "auto" else self.flips:
-            mirrored = self.networks[view](x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool)
+            mirrored = self.networks[view](x.flip(-1).contiguous(memory_format=torch.channels_last), mask.flip(-1), tasks, pool, pens)
             out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
         return out
 

@@ -268,10 +268,22 @@ class PublishedSegmenter:
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.network.to(self.device)
         self.batch_size, self.model_name = batch_size, "published"
+        self.pens: dict[str, list[str]] = {}
         self.thresholds = {target: head.threshold for head in HEADS for target in head.targets} | {"vessel": HEADS[0].threshold}
         found = {*self.thresholds, *(["fovea"] if self.network.coordinate_head is not None else [])}
         self.target_status = {target: "supervised" if target in found else "not_available" for target in TARGETS}
         self.card = {"name": self.model_name, "licence": "of the checkpoint's authors", "frame_side": FRAME_SIDE}
+
+    def use_pen(self, pen: str | None) -> None:
+        """There are none to choose from.
+
+        Raises
+        ------
+        ValueError
+            If one is asked for.
+        """
+        if pen is not None:
+            raise ValueError(f"the published checkpoint knows no pens, found {pen!r}")
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:

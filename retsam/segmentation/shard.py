@@ -66,13 +66,14 @@ def segment_shard(
         raise ValueError(f"{len(missing)} images have no row of quality metrics, e.g. {missing[:3]}: run `retsam quality metrics` first")
     if config.threads:
         torch.set_num_threads(config.threads)
-    segmenter = segmenter or Segmenter(config.weights, config.device, config.precision, config.batch_size, config.flips)
+    segmenter = segmenter or Segmenter(config.weights, config.device, config.precision, config.batch_size, config.flips, pen=config.pen)
     thresholds = {**segmenter.thresholds, **config.thresholds}
     attrs = {
         "weights_sha256": segmenter.weights_sha256,
         "model": segmenter.model_name,
         "thresholds": thresholds,
         "target_status": segmenter.target_status,
+        "pen": segmenter.pen,
         "frame_side": FRAME_SIDE,
         "precision": str(segmenter.dtype).removeprefix("torch."),
     }

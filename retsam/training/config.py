@@ -45,6 +45,12 @@ class TaskConfig(BaseModel):
     degrade: float = Field(
         1.0, ge=0, le=1, description="Factor on how often crops are blurred, enlarged from a small copy, made noisy or recompressed."
     )
+    pen: float = Field(
+        0.0, ge=0, le=1, description="Share of the crops answered in the pen of their data set, the rest without; `vessels` only."
+    )
+    skeleton: float = Field(
+        0.0, ge=0, description="Weight of the share of the vessels' centrelines that is missed: a lost twig costs what its length is."
+    )
     finish: Finish | None = Field(None, description="Milder crops for the run's last part, in which the rate falls; none keeps them.")
 
 
@@ -88,6 +94,11 @@ class TrainConfig(BaseModel):
     threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")
     loaders: int = Field(1, ge=1, description="Background threads that cut and augment crops.")
     seed: int = Field(0, description="Seed of the crops and of the split.")
+
+    @property
+    def pens(self) -> dict[str, list[str]]:
+        """Task -> names of its pens, the data sets that it learns from."""
+        return {task: sorted(settings.datasets) for task, settings in self.tasks.items() if settings.pen}
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:

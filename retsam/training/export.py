@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -74,6 +75,7 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
     manifest = read_manifest(config)
     train = manifest[~manifest["held_out"]]
     histograms: dict[str, dict[str, list[Histogram]]] = {name: {} for name in _HEADS}
+    drawn: dict[str, dict[str, list[Histogram]]] = {name: {} for name in _HEADS}
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in _HEADS}
     for task, settings in config.tasks.items():
         if task not in lab.LABELS:
@@ -86,15 +88,30 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
             rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
             for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} {dataset}", mininterval=10):
                 prediction, label = _predict_with_label(config, segmenter, row, task)
-                for name, (owner, bit, known_bit) in _HEADS.items():
-                    known = (label & lab.FOV_BIT > 0) & (label & known_bit > 0)
-                    if owner != task or not known.any():
-                        continue
-                    truth = label & bit > 0
+                for name, truth, known in _drawn_heads(task, label):
                     probability = prediction.probabilities[name]
                     histograms[name].setdefault(dataset, []).append(Histogram.of(probability[known].astype(np.float32), truth[known]))
                     pairs[name].append((np.packbits(truth & known), np.packbits(known), probability.astype(np.float16)))
-    return {name: _head_entry(name, histograms[name], pairs[name]) for name in _HEADS if histograms[name]}
+                if dataset in segmenter.pens.get(task, ()):
+                    segmenter.use_pen(dataset)
+                    prediction, label = _predict_with_label(config, segmenter, row, task)
+                    segmenter.use_pen(None)
+                    for name, truth, known in _drawn_heads(task, label):
+                        probability = prediction.probabilities[name]
+                        drawn[name].setdefault(dataset, []).append(Histogram.of(probability[known].astype(np.float32), truth[known]))
+    entries = {name: _head_entry(name, histograms[name], pairs[name]) for name in _HEADS if histograms[name]}
+    for name, pens in drawn.items():
+        if pens:
+            entries[name]["pens"] = {pen: _threshold(name, [best_dice(group)[0]]) for pen, group in pens.items()}
+    return entries
+
+
+def _drawn_heads(task: str, label: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Heads of a task that a label answers: name, what is drawn, where it is known."""
+    for name, (owner, bit, known_bit) in _HEADS.items():
+        known = (label & lab.FOV_BIT > 0) & (label & known_bit > 0)
+        if owner == task and known.any():
+            yield name, label & bit > 0, known
 
 
 def _predict_with_label(config: TrainConfig, segmenter: Segmenter, row: dict, task: str):
@@ -112,9 +129,7 @@ def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) 
     for group in histograms.values():
         if any(h.positive.sum() > 0 for h in group):
             thresholds.append(best_dice(group, pooled=_HEADS[name][0] == "lesions_dr")[0])
-    # A handful of photographs cannot tell 0.1 from 0.3 where the curve is flat; the disc's is flat all along.
-    low, high = (0.4, 0.6) if _HEADS[name][0] == "optic_nerve" else (0.3, 0.7)
-    threshold = float(np.clip(np.mean(thresholds), low, high))
+    threshold = _threshold(name, thresholds)
     expected, observed = [], []
     for truth, known, probability in pairs:
         known = np.unpackbits(known).astype(bool).reshape(probability.shape)
@@ -123,7 +138,7 @@ def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) 
         if truth.any():
             expected.append(postprocess.expected_dice(np.where(known, probability, 0), mask))
             observed.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
-    entry: dict[str, object] = {"threshold": round(threshold, 3), "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
+    entry: dict[str, object] = {"threshold": threshold, "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
     if len(expected) >= 20 and np.std(expected) > 1e-3:
         gain = np.polyfit(expected, observed, 1)[0]
         if gain > 0:
@@ -131,6 +146,13 @@ def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list) 
             gain = float(np.clip(gain, *_GAIN))
             entry["calibration"] = [round(gain, 4), round(float(np.mean(observed) - gain * np.mean(expected)), 4)]
     return entry
+
+
+def _threshold(name: str, best: list[float]) -> float:
+    """Mean of the best thresholds, within a range: a handful of photographs cannot tell 0.1 from 0.3 where the curve is flat, and the
+    disc's is flat all along."""
+    low, high = (0.4, 0.6) if _HEADS[name][0] == "optic_nerve" else (0.3, 0.7)
+    return round(float(np.clip(np.mean(best), low, high)), 3)
 
 
 @torch.no_grad()
@@ -157,8 +179,9 @@ def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40
                 batch = samplers[task].batch(rng, view == "roi" if task == "optic_nerve" else None)
                 rgb = torch.from_numpy(batch.rgb).permute(0, 3, 1, 2).float() / 255
                 fov = ((torch.from_numpy(batch.label) & lab.FOV_BIT) > 0).float().unsqueeze(1)
+                pens = {batch.task: torch.from_numpy(batch.pens)} if batch.pens is not None else None
                 with torch.autocast("cpu", torch.bfloat16):
-                    model(rgb.contiguous(memory_format=torch.channels_last), fov, [batch.task], batch.pool)
+                    model(rgb.contiguous(memory_format=torch.channels_last), fov, [batch.task], batch.pool, pens)
         for name, module in norms.items():
             if module.num_batches_tracked > 0:
                 out[f"views.{view}.{name}.running_mean"] = module.running_mean.clone()
@@ -217,7 +240,7 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     if not source.exists():
         raise FileNotFoundError(f"{source}: no exported weights; run `retsam train` first")
     state, metadata = load_state(source)
-    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens)
     model.load_state_dict(state, strict=False)
     save_weights(out, model, metadata, view_statistics(config, model))
     out.with_suffix(".learned.csv").unlink(missing_ok=True)  # of weak heads that an earlier file held and this one does not
@@ -245,7 +268,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     view = own_view(config)
     tuned, tuned_metadata = load_state(config.out / "weights.safetensors")
     state, metadata = load_state(base)
-    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks})
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens)
     model.load_state_dict(tuned, strict=False)
     statistics = {name: value for name, value in view_statistics(config, model).items() if name.startswith(f"views.{view}.")}
     kept = {name: value for name, value in state.items() if not name.startswith(f"views.{view}.")}
@@ -253,7 +276,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     decoders = {name: value for name, value in tuned.items() if name.startswith("decoders.")}
     card = json.loads(base.with_suffix(".json").read_text())
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(out, torch.nn.Module(), metadata, kept | decoders | trunk | statistics)
+    save_weights(out, torch.nn.Module(), metadata | {"pens": config.pens}, kept | decoders | trunk | statistics)
     copy_learned(base, out)
     owned = [head for task in config.tasks for head in TASKS[task] if head in _HEADS]
     raw = {head: {"status": "supervised", "threshold": 0.5} for head in owned}
@@ -286,7 +309,7 @@ def export_only(config: TrainConfig, out: Path) -> Path:
     tuned, _ = load_state(config.out / "weights.safetensors")
     state, metadata = load_state(Path(config.init))
     card = json.loads(Path(config.init).with_suffix(".json").read_text())
-    parameters = {name for name, _ in RetinaNetwork({task: DECODERS[task] for task in config.tasks}).named_parameters()}
+    parameters = {name for name, _ in RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens).named_parameters()}
     swapped = [name for name in parameters if name.startswith(tuple(f"decoders.{task}." for task in config.only))]
     save_weights(Path(out), torch.nn.Module(), metadata, state | {name: tuned[name] for name in swapped})
     for head in (head for task in config.only for head in TASKS[task]):

@@ -107,7 +107,7 @@ def load_frames(
     rows = task_rows(read_manifest(config), task, settings, config.seed)
     if images is not None:
         rows = rows[rows["image"].isin(images)].reset_index(drop=True)
-    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 4]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 5]).encode()).hexdigest()[:12]
     folder = config.out / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{task}-{key}"
@@ -133,6 +133,8 @@ def load_frames(
             label = np.where(fov, label | lab.FOV_BIT, 0).astype(np.uint8)
             rgb_map[index] = frame.warp(rgb)
             label_map[index] = warp_bits(label, frame)
+            if task == "vessels":
+                label_map[index] |= lab.skeleton_bit(label_map[index])
             scales.append(frame.scale)
             if task == "macula":
                 points.append(frame.to_frame([row["fovea_x"], row["fovea_y"]]))

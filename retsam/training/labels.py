@@ -9,9 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.morphology import skeletonize
 
 # Bits of a label, per task. `known` bits mark the pixels whose answer the annotators gave.
-VESSEL_BITS = {"artery": 1, "vein": 2, "vessel": 4, "known_av": 8, "known_vessel": 16, "class_only": 32}
+VESSEL_BITS = {"artery": 1, "vein": 2, "vessel": 4, "known_av": 8, "known_vessel": 16, "class_only": 32, "skeleton": 64}
 NERVE_BITS = {"disc": 1, "cup": 2, "known_disc": 4, "known_cup": 8}
 LESION_BITS = {"microaneurysm": 1, "hemorrhage": 2, "hard_exudate": 4, "cotton_wool_spot": 8, "known": 16}
 FOV_BIT = 128
@@ -57,6 +58,13 @@ def vessel_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
             unsure |= vessel & (av == 0)
             label[~unsure] |= bits["known_av"]
     return label
+
+
+def skeleton_bit(label: np.ndarray) -> np.ndarray:
+    """Bit plane of the vessels' centrelines, three pixels wide and inside the vessel; of a vessel label in its frame."""
+    vessel = label & VESSEL_BITS["vessel"] > 0
+    tube = cv2.dilate(skeletonize(vessel).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return (tube & vessel) * np.uint8(VESSEL_BITS["skeleton"])
 
 
 def nerve_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:

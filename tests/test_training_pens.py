@@ -1,0 +1,87 @@
+"""Pens: one network learns each data set's way of drawing, and draws in none or in one of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from fundus_drawings import write_manifest
+
+from retsam.segmentation.predict import Segmenter
+from retsam.segmentation.weights import load_state
+from retsam.training import labels as lab
+from retsam.training import losses
+from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.export import export, export_own_trunk
+from retsam.training.sampler import TaskSampler
+from retsam.training.stages import run_stage
+from retsam.training.trainer import task_samplers
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def config(tmp_path):
+    crops = {"datasets": {"drawn": 1}, "crop": 64, "batch": 2, "frame": 128}
+    tasks = {"vessels": TaskConfig(**crops, pen=1.0, skeleton=0.5), "lesions_dr": TaskConfig(**crops)}
+    manifest = write_manifest(tmp_path)
+    return TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", init="random", tasks=tasks, steps=5, warmup=1)
+
+
+def test_a_crop_has_its_data_sets_pen_or_none(config):
+    samplers, _ = task_samplers(config, False)
+    rng, sampler = np.random.default_rng(0), samplers["vessels"]
+    batch = sampler.batch(rng)
+    assert batch.pens.tolist() == [[1.0], [1.0]] and batch.skeleton == 0.5
+    assert samplers["lesions_dr"].batch(rng).pens is None
+    sampler.settings = sampler.settings.model_copy(update={"pen": 0.5})
+    drawn = np.concatenate([sampler.batch(rng).pens for _ in range(30)])
+    assert 0 < drawn.sum() < len(drawn)
+    guessed = TaskSampler("vessels", sampler.frames, config.tasks["vessels"], loss_weight=0.3)
+    assert not guessed.batch(rng).pens.any(), "masks of a network are in nobody's pen"
+
+
+def test_centrelines_lie_in_the_vessels_and_their_loss_counts_what_is_missed():
+    label = np.zeros((32, 32), np.uint8)
+    label[10:19] = lab.VESSEL_BITS["vessel"] | lab.VESSEL_BITS["known_vessel"] | lab.FOV_BIT
+    label[25:26] = lab.VESSEL_BITS["vessel"] | lab.VESSEL_BITS["known_vessel"] | lab.FOV_BIT
+    tube = lab.skeleton_bit(label) > 0
+    assert tube[13:16, 8:24].all() and tube[25, 4:28].all(), "three pixels of a wide vessel, all of a thin one"
+    assert not tube[[10, 18]].any() and not tube[24].any(), "nothing at the wide vessel's edges, nothing outside"
+    full = torch.from_numpy((label | lab.skeleton_bit(label)).astype(np.uint8))[None]
+    logits = torch.full((1, 3, 32, 32), -12.0)
+    missed = losses.vessel_loss(logits, full, skeleton=0.5)["skeleton"]
+    found = logits.clone()
+    found[:, 2, 10:19] = 12
+    assert missed == pytest.approx(0.5, abs=0.01)
+    rest = losses.vessel_loss(found, full, skeleton=0.5)["skeleton"]
+    assert rest == pytest.approx(0.5 * tube[25].sum() / tube.sum(), abs=0.01)
+    assert "skeleton" not in losses.vessel_loss(logits, full)
+
+
+def test_weights_ship_their_pens_with_a_threshold_each(config):
+    run_stage(config)
+    base = export(config, config.out / "pens.safetensors", per_dataset=2)
+    segmenter = Segmenter(base, precision="float32")
+    assert segmenter.pens == {"vessels": ["drawn"]} and segmenter.pen is None
+    card = json.loads(base.with_suffix(".json").read_text())
+    card["heads"]["vessel"]["pens"]["drawn"] = 0.61
+    base.with_suffix(".json").write_text(json.dumps(card))
+    state, _ = load_state(base)
+    assert state["decoders.vessels.pen"].abs().sum() > 0, "the pen was trained"
+    rgb = np.full((200, 200, 3), 90, np.uint8)
+    (plain,), (drawn,) = (Segmenter(base, precision="float32", pen=pen).predict([rgb]) for pen in (None, "drawn"))
+    assert not np.array_equal(plain.probabilities["vessel"], drawn.probabilities["vessel"])
+    assert np.array_equal(plain.probabilities["hemorrhage"], drawn.probabilities["hemorrhage"]), "lesions have no pens"
+    assert drawn.thresholds["vessel"] == 0.61 and plain.thresholds["vessel"] == card["heads"]["vessel"]["threshold"]
+    with pytest.raises(ValueError, match="knows drawn"):
+        Segmenter(base, pen="driwe")
+    own = config.model_copy(update={"own_trunk": True, "init": str(base), "out": config.out / "own", "steps": 1, "learning_rate": 1e-9})
+    run_stage(own)
+    grown = export_own_trunk(own, config.out / "grown.safetensors", per_dataset=2)
+    pen = load_state(grown)[0]["decoders.vessels.pen"]
+    assert torch.allclose(pen, state["decoders.vessels.pen"], atol=1e-3) and Segmenter(grown).pens == segmenter.pens
+    other = {"vessels": config.tasks["vessels"].model_copy(update={"pen": 0.0}), "lesions_dr": config.tasks["lesions_dr"]}
+    plainly = own.model_copy(update={"tasks": other, "out": config.out / "plain"})
+    run_stage(plainly)
+    assert Segmenter(export_own_trunk(plainly, config.out / "plain.safetensors", per_dataset=2)).pens == {}
