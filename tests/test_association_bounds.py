@@ -10,16 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from association_cohort import simulated_tables
+from scipy.stats import norm
 
 from retsam.association import AssociationConfig, associate
 from retsam.association.analysis import Known, analyse
 from retsam.association.config import Exposures, Models
 from retsam.association.fellow import disagreement
 from retsam.association.firth import fit_firth, separated
-from retsam.association.gee import OK, fit_gee
+from retsam.association.fit import OK
+from retsam.association.gee import fit_gee
 from retsam.association.grid import COLLINEAR
 from retsam.association.impute import chained_equations
-from retsam.association.models import UNBOUNDED, effect_size, fit_model
+from retsam.association.models import UNBOUNDED, Answer, effect_size, fit_model
 from retsam.association.scale import choose_transform, log_unit, transformed
 from retsam.biomarkers.registry import registry
 
@@ -47,6 +49,50 @@ def test_one_row_against_separation_gives_the_penalised_estimate_or_a_reason():
     else:
         assert answer.model == "firth_logit" and effect_size(x[:, None], answer.fit.beta) <= UNBOUNDED
     assert fit_model("binary", x, z, y, starts, Models(firth=False)).fit is None
+
+
+def carriers(n, y):
+    """A marker that only cases carry."""
+    x = np.zeros(n)
+    x[np.flatnonzero(y == 1)[:9]] = 1.0
+    return x
+
+
+def test_the_interval_of_a_penalised_model_is_that_of_its_profile():
+    n, starts, rng, z = eyes()
+    y = np.repeat((rng.random(n // 2) < 0.2).astype(float), 2)  # both eyes alike: half the information that the rows seem to hold
+    x = carriers(n, y)
+    alone = fit_model("binary", x, z, y, np.arange(n + 1), Models(small_sample="none"))
+    values, notes = alone.interval(0.95)
+    assert alone.model == "firth_logit" and notes == ()
+    profile, q = alone.fit.profile, 1.959963984540054
+    assert (values["ci_low"], values["ci_high"]) == pytest.approx((profile.bound(0, -q), profile.bound(0, q)), rel=1e-6)
+    # skewed: the far end lies further off than the near one, and no effect is further from the truth than the standard error has it
+    assert values["ci_high"] - values["estimate"] > 1.2 * (values["estimate"] - values["ci_low"])
+    assert values["p"] < 2 * norm.sf(values["estimate"] / values["se"])
+
+
+def test_a_profile_is_wider_where_the_eyes_of_a_subject_are_alike():
+    n, starts, rng, z = eyes()
+    x, y = np.repeat(rng.normal(size=n // 2), 2), np.repeat((rng.random(n // 2) < 0.2).astype(float), 2)
+    fit = fit_firth(x, z, y, starts)
+    wider = np.sqrt(fit.cov[0, 0] / fit.naive[0, 0])
+    assert 1.3 < wider < 1.5  # two eyes that say the same are one: the square root of two
+    values, _ = Answer("firth_logit", fit).interval(0.95)
+    q = 1.959963984540054
+    assert values["ci_low"] == pytest.approx(fit.profile.bound(0, -q * wider), rel=1e-6)
+    assert values["ci_high"] == pytest.approx(fit.profile.bound(0, q * wider), rel=1e-6)
+    assert values["p"] == pytest.approx(2 * norm.sf(abs(fit.profile.root(0)) / wider), rel=1e-6)
+
+
+def test_a_profile_without_an_end_is_told(monkeypatch):
+    n, starts, rng, z = eyes()
+    y = (rng.random(n) < 0.2).astype(float)
+    answer = fit_model("binary", carriers(n, y), z, y, starts, Models())
+    monkeypatch.setattr(type(answer.fit.profile), "bound", lambda self, j, target: np.nan)
+    values, notes = answer.interval(0.95)
+    assert notes == ("wald_interval",)
+    assert values["ci_high"] - values["estimate"] == pytest.approx(values["estimate"] - values["ci_low"])
 
 
 @pytest.mark.parametrize("kind", ["count", "time", "ordered"])

@@ -9,7 +9,8 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 
 from retsam.association.config import Models
 from retsam.association.firth import fit_firth, separated
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, cluster_starts, fit_gee, pan_wall
+from retsam.association.fit import DIVERGED, NOT_CONVERGED, OK, SINGULAR, cluster_starts, pan_wall
+from retsam.association.gee import fit_gee
 from retsam.association.models import fit_model
 from retsam.association.ordinal import fit_ordinal
 

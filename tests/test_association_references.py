@@ -1,6 +1,6 @@
 """The association room against R (geepack, sandwich, brglm2, ordinal, survival, lme4, mice, metafor).
 
-The references are computed once by ``tests/references/association.R`` and ``association_odir.R``; no R is needed here.
+The references are computed once by ``tests/references/association.R``, ``association_odir.R`` and ``firth_profile.R``; no R is needed here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
 from retsam.association.config import Models
 from retsam.association.firth import fit_firth
-from retsam.association.gee import OK, cluster_starts, fit_gee
+from retsam.association.fit import OK, cluster_starts
+from retsam.association.gee import fit_gee
 from retsam.association.impute import pool
 from retsam.association.meta import combine, two_sided
 from retsam.association.mixed import fit_mixed_linear, fit_mixed_logit
@@ -81,6 +83,27 @@ def test_firth_equals_brglm2(eyes, reference):
     terms = ["marker", "(Intercept)", "age"]
     np.testing.assert_allclose(fit.beta, expected(reference, "brglm2", terms), rtol=RELATIVE)
     np.testing.assert_allclose(np.sqrt(np.diag(fit.naive)), expected(reference, "brglm2", terms, "se"), rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("model", ["rare ~ marker + age", "rare ~ x + age", "y ~ marker + sex"])
+def test_profile_of_the_penalised_likelihood_equals_r(eyes, model):
+    """Ends of 95 % intervals and the ratio of no effect, of every coefficient: separated by the marker, rare, and ordinary."""
+    outcome, terms = model.split(" ~ ")
+    columns = terms.split(" + ")
+    z = np.column_stack([np.ones(len(eyes)), eyes[columns[1]]]).astype(float)
+    fit = fit_firth(eyes[columns[0]].to_numpy(float), z, eyes[outcome].to_numpy(float), np.arange(len(eyes) + 1), robust=False)
+    theirs = pd.read_csv(FOLDER / "firth_profile_r.csv", skipinitialspace=True).set_index(["model", "term", "what"])["value"]
+    q = np.sqrt(chi2.ppf(0.95, 1))
+    for j, term in enumerate([columns[0], "(Intercept)", columns[1]]):
+        mine = {
+            "profile estimate": fit.beta[j],
+            "profile lower": fit.profile.bound(j, -q),
+            "profile upper": fit.profile.bound(j, q),
+            "profile ratio of no effect": fit.profile.root(j) ** 2,
+        }
+        for what, value in mine.items():
+            assert value == pytest.approx(float(theirs[model, term, what]), rel=RELATIVE, abs=1e-7), (term, what)
+        assert np.sign(fit.profile.root(j)) == np.sign(fit.beta[j])
 
 
 def test_ordered_logit_equals_ordinal_and_sandwich(eyes, reference, design):

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from retsam.association.dense import cholesky, inverse, solve
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
+from retsam.association.fit import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -13,7 +13,8 @@ from scipy.stats import norm, rankdata
 
 from retsam.association.config import AssociationConfig
 from retsam.association.design import plain
-from retsam.association.gee import OK, cluster_starts, fit_gee
+from retsam.association.fit import OK, cluster_starts
+from retsam.association.gee import fit_gee
 from retsam.association.grid import Exposure, Problem, refusal
 from retsam.association.problems import Problems
 from retsam.association.scale import LOGS, rank_inverse_normal, transformed

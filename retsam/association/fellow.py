@@ -15,7 +15,8 @@ import numpy as np
 from numba import njit
 
 from retsam.association.dense import cholesky, inverse
-from retsam.association.gee import FAMILIES, Fit, _mean_variance, _predictor
+from retsam.association.fit import Fit
+from retsam.association.gee import FAMILIES, _mean_variance, _predictor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -13,90 +13,25 @@ with ``S_c = sum_i t_i`` and ``s_c = sum_i r_i``. ``alpha`` is the moment estima
 ``(I - H_cc)^-1`` or ``(I - H_cc)^-1/2``, computed in the whitened coordinates ``R^-1/2 A^-1/2 (y - mu)`` where ``H_cc`` is symmetric.
 
 A sandwich is a sum of squares, one a cluster, and no steadier than the number of clusters that carry it: of 300 subjects with 20 cases the
-cases do. Pan & Wall (2002, Stat Med 21:1429) take the degrees of freedom of t from the scatter of these squares (see :func:`pan_wall`).
+cases do. Pan & Wall (2002, Stat Med 21:1429) take the degrees of freedom of t from the scatter of these squares
+(see :func:`retsam.association.fit.pan_wall`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from retsam.association.dense import cholesky, inverse, solve
+from retsam.association.fit import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
 
 FAMILIES = {"linear": 0, "logit": 1, "poisson": 2}
 SMALL_SAMPLE = {"none": 0, "df": 0, "kauermann_carroll": 1, "mancl_derouen": 2}
 
-#: Outcome of a fit.
-OK, NOT_CONVERGED, SINGULAR, DIVERGED = 0, 1, 2, 3
-
 _ETA_LIMIT = 30.0  # log odds beyond which a fitted probability is 0 or 1 for every purpose
 _LEVERAGE_LIMIT = 1.0 - 1e-6
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted model.
-
-    Attributes
-    ----------
-    beta : ndarray [p]
-        Coefficients: exposures first, covariates after.
-    cov : ndarray [p, p]
-        Robust (sandwich) covariance of ``beta``.
-    naive : ndarray [p, p]
-        Model-based covariance of ``beta``.
-    alpha, scale : float
-        Working correlation and dispersion.
-    n, n_clusters, n_iter : int
-    code : int
-        ``OK``, ``NOT_CONVERGED``, ``SINGULAR`` or ``DIVERGED``; ``beta`` and ``cov`` mean something only where it is ``OK``.
-    bounded, high_leverage : bool
-        The correlation was held inside its valid range; a cluster's leverage was capped in the small-sample correction.
-    steady : ndarray [k] or None
-        Degrees of freedom of each exposure's variance (:func:`pan_wall`); None where they were not estimated.
-    """
-
-    beta: np.ndarray
-    cov: np.ndarray
-    naive: np.ndarray
-    alpha: float
-    scale: float
-    n: int
-    n_clusters: int
-    n_iter: int
-    code: int
-    bounded: bool = False
-    high_leverage: bool = False
-    steady: np.ndarray | None = None
-
-    @property
-    def df(self) -> int:
-        """Clusters minus coefficients: the degrees of freedom of t."""
-        return self.n_clusters - len(self.beta)
-
-
-def pan_wall(second: np.ndarray, fourth: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Degrees of freedom of sandwich variances (Pan & Wall 2002, Stat Med 21:1429).
-
-    Parameters
-    ----------
-    second, fourth : ndarray [k]
-        Sums over clusters of the square, and of its square, of the cluster's part ``u_c`` in a coefficient.
-    n_clusters : int
-
-    Returns
-    -------
-    ndarray [k]
-        ``2 V^2 / var(V)`` of the variance ``V = sum u_c^2``, whose own variance is estimated by ``K / (K - 1)`` times the sum of squares of
-        ``u_c^2`` about their mean; at least 1, infinite where all squares are equal.
-    """
-    scatter = (fourth - second**2 / n_clusters) * n_clusters / max(n_clusters - 1, 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(scatter > 1e-12 * fourth, 2 * second**2 / scatter, np.inf)
-    return np.maximum(df, 1.0)
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -492,21 +427,3 @@ def fit_gee(
         bool(capped),
         pan_wall(second, fourth, n_clusters) if code == OK else None,
     )
-
-
-def cluster_starts(codes: np.ndarray) -> np.ndarray:
-    """Row at which each cluster begins, and the number of rows.
-
-    Parameters
-    ----------
-    codes : ndarray [n]
-        Cluster of each row; rows of a cluster lie together.
-
-    Returns
-    -------
-    ndarray of int64 [K + 1]
-    """
-    codes = np.asarray(codes)
-    if len(codes) == 0:
-        return np.zeros(1, dtype=np.int64)
-    return np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [len(codes)]]).astype(np.int64)

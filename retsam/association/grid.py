@@ -14,8 +14,9 @@ import pandas as pd
 from retsam.association.config import AssociationConfig, Models
 from retsam.association.design import Covariates, explained, independent_columns
 from retsam.association.firth import one_sided, separated
-from retsam.association.gee import OK, cluster_starts, fit_gee
-from retsam.association.models import _FAMILY, Answer, fit_model, interval
+from retsam.association.fit import OK, cluster_starts
+from retsam.association.gee import fit_gee
+from retsam.association.models import _FAMILY, Answer, fit_model
 from retsam.association.outcomes import Coded
 from retsam.association.scale import choose_transform, log_unit, transformed
 
@@ -281,7 +282,9 @@ def fill_row(row: dict, answer: Answer, level: float, notes: Iterable[str] = ())
     row["note"] = ";".join([*answer.notes, *notes])
     if answer.fit is None:
         return row
-    row.update(interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, level))
+    values, remarks = answer.interval(level)
+    row["note"] = ";".join([*answer.notes, *remarks, *notes])
+    row.update(values)
     row.update(model=answer.model, converged=True, t_df=answer.df)
     if answer.model.startswith("gee"):
         row["correlation"] = answer.fit.alpha

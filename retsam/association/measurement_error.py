@@ -264,10 +264,10 @@ def corrected(
     )
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
-    plain = interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, models.level)
+    plain, remarks = answer.interval(models.level)
     row.update({k: plain[k] for k in ("estimate", "se", "ci_low", "ci_high")})
     row["attenuation"] = (reliability.value - r2) / (1 - r2)
-    notes = list(answer.notes)
+    notes = [*answer.notes, *remarks]
     if row["attenuation"] < LEAST_ATTENUATION:
         return {**row, "note": ";".join([*notes, "reliability_too_low"])}
     calibration = regression_calibration(problem, batch, x, reliability, models)

@@ -24,6 +24,7 @@ _REFERENCES = {
     "Stat Med 2002;21:1429-1441.",
     "firth": "Firth D. Bias reduction of maximum likelihood estimates. Biometrika 1993;80:27-38.",
     "heinze": "Heinze G, Schemper M. A solution to the problem of separation in logistic regression. Stat Med 2002;21:2409-2419.",
+    "chandler": "Chandler RE, Bate S. Inference for clustered data using the independence loglikelihood. Biometrika 2007;94:167-183.",
     "ordered": "McCullagh P. Regression models for ordinal data. J R Stat Soc B 1980;42:109-142.",
     "cox": "Lin DY, Wei LJ. The robust inference for the Cox proportional hazards model. J Am Stat Assoc 1989;84:1074-1078.",
     "efron": "Efron B. The efficiency of Cox's likelihood function for censored data. J Am Stat Assoc 1977;72:557-565.",
@@ -154,9 +155,9 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     if "binary" in kinds and m.firth:
         out.append(
             f"Separated logistic models, found by linear programming, and those with more than {UNBOUNDED:g} log odds per SD were refitted "
-            f"with Firth's penalised likelihood "
-            f"{cite('firth', 'heinze')}, with the larger of the "
-            "model-based and the cluster-robust standard error."
+            f"with Firth's penalised likelihood {cite('firth', 'heinze')}, with the larger of the model-based and the cluster-robust "
+            "standard error; intervals and p values are those of the profile of that likelihood, its ratio divided by how far the robust "
+            f"variance passes the model-based one {cite('chandler')}."
         )
     if set(kinds) - {"continuous"}:
         out.append(f"No ratio is reported where its logarithm, or the standard error of that, passed {UNBOUNDED:g} per SD.")

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from scipy.optimize import minimize, minimize_scalar
 
-from retsam.association.gee import NOT_CONVERGED, OK, SINGULAR, Fit
+from retsam.association.fit import NOT_CONVERGED, OK, SINGULAR, Fit
 
 NODES = 15
 

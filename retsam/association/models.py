@@ -13,7 +13,8 @@ from retsam.association.config import Models
 from retsam.association.cox import fit_cox
 from retsam.association.fellow import disagreement
 from retsam.association.firth import fit_firth, one_sided, separated
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, fit_gee
+from retsam.association.fit import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit
+from retsam.association.gee import fit_gee
 from retsam.association.ordinal import fit_ordinal
 
 MODEL_OF = {"binary": "gee_logit", "continuous": "gee_linear", "count": "gee_poisson", "ordered": "ordered_logit", "time": "cox"}
@@ -68,6 +69,27 @@ class Answer:
     def df(self) -> float:
         """Those of the first exposure."""
         return self.df_of(0)
+
+    def interval(self, level: float, exposure: int = 0) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Estimate, error, interval and p of one exposure's coefficient (see :func:`interval`), and notes on them.
+
+        Of a penalised model the interval and p are those of the profile of its likelihood, its ratio divided by how far the cluster-robust
+        variance passes that of independent rows. Where an end of the profile is not found they are those of the standard error, and the
+        note ``wald_interval`` says so.
+        """
+        df = self.df_of(exposure)
+        beta, se = float(self.fit.beta[exposure]), math.sqrt(float(self.fit.cov[exposure, exposure]))
+        out = interval(beta, se, df, level)
+        profile = self.fit.profile
+        if profile is None or not math.isfinite(out["se"]):
+            return out, ()
+        wider = se / math.sqrt(float(self.fit.naive[exposure, exposure]))
+        target = _quantile(df, level) * wider
+        low, high = profile.bound(exposure, -target), profile.bound(exposure, target)
+        root = profile.root(exposure) / wider
+        if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(root)):
+            return out, ("wald_interval",)
+        return {**out, "ci_low": low, "ci_high": high, "p": _two_sided(root, df), "neg_log10_p": log10_p(root, df)}, ()
 
 
 def fit_model(
@@ -239,18 +261,25 @@ def interval(estimate: float, se: float, df: float, level: float) -> dict[str, f
     """``estimate``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``neg_log10_p`` of one coefficient."""
     if not (math.isfinite(estimate) and math.isfinite(se) and se > 0):
         return dict.fromkeys(("estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p"), math.nan)
-    finite = math.isfinite(df)
-    width = se * float(stdtrit(df, 0.5 + level / 2) if finite else ndtri(0.5 + level / 2))
-    z = estimate / se
-    p = 2.0 * float(stdtr(df, -abs(z)) if finite else ndtr(-abs(z)))
+    width = se * _quantile(df, level)
     return {
         "estimate": estimate,
         "se": se,
         "ci_low": estimate - width,
         "ci_high": estimate + width,
-        "p": min(1.0, p),
-        "neg_log10_p": log10_p(z, df),
+        "p": _two_sided(estimate / se, df),
+        "neg_log10_p": log10_p(estimate / se, df),
     }
+
+
+def _quantile(df: float, level: float) -> float:
+    """Standard errors from the estimate to the end of an interval."""
+    return float(stdtrit(df, 0.5 + level / 2) if math.isfinite(df) else ndtri(0.5 + level / 2))
+
+
+def _two_sided(statistic: float, df: float) -> float:
+    """Two-sided p of a t (or z) statistic."""
+    return min(1.0, 2.0 * float(stdtr(df, -abs(statistic)) if math.isfinite(df) else ndtr(-abs(statistic))))
 
 
 def wald(beta: np.ndarray, cov: np.ndarray, df: float) -> tuple[float, int, float]:

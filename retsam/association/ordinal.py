@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from retsam.association.gee import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
+from retsam.association.fit import DIVERGED, NOT_CONVERGED, OK, SINGULAR, Fit, pan_wall
 
 #: Power of (1 - leverage) by which a cluster's score is multiplied.
 POWER = {"kauermann_carroll": -0.5, "mancl_derouen": -1.0}

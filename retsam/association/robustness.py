@@ -11,7 +11,7 @@ import pandas as pd
 
 from retsam.association.config import AssociationConfig, Models
 from retsam.association.design import Covariates, independent_columns, plain, required_columns
-from retsam.association.gee import OK, cluster_starts
+from retsam.association.fit import OK, cluster_starts
 from retsam.association.grid import Exposure, Problem, count_cases, make_batch, prepare_exposure, refusal, run_grid
 from retsam.association.impute import chained_equations, pool
 from retsam.association.meta import combine, two_sided

@@ -115,6 +115,7 @@ def _quintiles(problem, batch, raw, models: Models, key: dict, notes: list[str])
             cases = int(np.sum(batch.y[inside] > 0))
         elif problem.kind == "time":
             cases = int(np.sum(batch.event[inside] == 1))
+        remarks: tuple[str, ...] = ()
         row = {
             **key,
             "quintile": q + 1,
@@ -127,10 +128,9 @@ def _quintiles(problem, batch, raw, models: Models, key: dict, notes: list[str])
         if q == 0:
             row.update(estimate=0.0)
         elif answer.fit is not None:
-            se = math.sqrt(float(answer.fit.cov[q - 1, q - 1]))
-            values = interval(float(answer.fit.beta[q - 1]), se, answer.df_of(q - 1), models.level)
+            values, remarks = answer.interval(models.level, q - 1)
             row.update({k: values[k] for k in ("estimate", "se", "ci_low", "ci_high", "p")})
-        row["note"] = ";".join(answer.notes) or None
+        row["note"] = ";".join([*answer.notes, *remarks]) or None
         out.append(row)
     trend = medians[group]
     trend = trend - trend.mean()
@@ -138,7 +138,7 @@ def _quintiles(problem, batch, raw, models: Models, key: dict, notes: list[str])
     if answer.fit is None:
         notes.extend(answer.notes)
         return out, math.nan
-    return out, interval(float(answer.fit.beta[0]), math.sqrt(float(answer.fit.cov[0, 0])), answer.df, models.level)["p"]
+    return out, answer.interval(models.level)[0]["p"]
 
 
 def _spline(problem, batch, raw, x, exposure: Exposure, models: Models, knots, winsor, points, key, test, notes) -> list[dict]:
