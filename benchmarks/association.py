@@ -117,8 +117,12 @@ def main() -> int:
         spent_cpu.append(time.process_time() - start_cpu)
         difference = abs(row["estimate"] / fit.params[0] - 1)
         worst_beta = max(worst_beta, difference)
-        # the small-sample correction moves the error by the order of p / clusters; the uncorrected one is compared in the tests to 1e-6
-        worst_se = max(worst_se, abs(row["se"] / fit.bse[0] - 1))
+        # The room's error is never less than that of working independence (untimed here). The small-sample correction moves it by the order
+        # of p / clusters; the uncorrected one is compared in the tests to 1e-6.
+        alone = sm.GEE(
+            problem.coded.y[rows], design, sample.cluster[rows], family=sm.families.Binomial(), cov_struct=sm.cov_struct.Independence()
+        )
+        worst_se = max(worst_se, abs(row["se"] / max(fit.bse[0], alone.fit(maxiter=100).bse[0]) - 1))
         print(
             f"{row['outcome'] + ' ~ ' + row['biomarker'] + ' | ' + row['covariate_set']:32s} {spent[-1]:13.2f} "
             f"{row['estimate']:10.4f} {difference:20.1e}"

@@ -205,7 +205,29 @@ def test_disagreement_is_one_step_to_the_independence_estimate():
     fits = [fit_gee(columns, z, y, starts, "linear", c, "none") for c in ("exchangeable", "independence")]
     expected = (fits[1].beta - fits[0].beta)[:2] / np.sqrt(np.diag(fits[1].cov))[:2]
     # the clusters' parts are taken at the exchangeable estimate, so that the error differs a little
-    assert disagreement(columns, z, y, starts, "linear", fits[0]) == pytest.approx(expected[np.argmax(np.abs(expected))], rel=0.05)
+    found = disagreement(columns, z, y, starts, "linear", fits[0])
+    assert found.score == pytest.approx(expected[np.argmax(np.abs(expected))], rel=0.05)
+    ratio = np.sqrt(np.diag(fits[1].cov) / np.diag(fits[0].cov))[:2]
+    np.testing.assert_allclose(found.wider, np.maximum(ratio, 1.0), rtol=0.05)
+    assert found.wider.max() > 1.05
+
+
+def test_an_exchangeable_interval_is_no_narrower_than_that_of_independence():
+    """Whether the exchangeable estimate stays was decided by the same data; the narrower error does not pay for that."""
+    stayed = 0
+    for seed in range(6):
+        n, starts, rng, z = eyes(300, seed)
+        x = rng.normal(size=n) + 0.5 * np.repeat(rng.normal(size=300), 2)
+        y = 0.3 * x + 2 * np.repeat(rng.normal(size=300), 2) + rng.normal(size=n)
+        mine = fit_model("continuous", x, z, y, starts, Models(correlation="exchangeable"))
+        alone = fit_model("continuous", x, z, y, starts, Models())
+        plain = fit_gee(x, z, y, starts, "linear", "exchangeable")
+        if mine.notes == ():
+            stayed += 1
+            assert mine.fit.beta[0] == pytest.approx(plain.beta[0], rel=1e-6) != alone.fit.beta[0]
+            assert np.sqrt(mine.fit.cov[0, 0]) == pytest.approx(np.sqrt(alone.fit.cov[0, 0]), rel=0.03)
+            assert mine.fit.cov[0, 0] > 1.5 * plain.cov[0, 0]
+    assert stayed
 
 
 def test_the_reader_is_mostly_told_nothing_where_the_fellow_eye_adds_nothing():
@@ -222,7 +244,7 @@ def test_the_reader_is_mostly_told_nothing_where_the_fellow_eye_adds_nothing():
 
 def test_disagreement_does_not_depend_on_the_unit():
     x, z, y, starts = both_eyes_ill(0.8)
-    scores = [disagreement(v[:, None], z, y, starts, "logit", fit_gee(v, z, y, starts, tolerance=1e-12)) for v in (x, 1e6 * x)]
+    scores = [disagreement(v[:, None], z, y, starts, "logit", fit_gee(v, z, y, starts, tolerance=1e-12)).score for v in (x, 1e6 * x)]
     assert scores[1] == pytest.approx(scores[0], rel=1e-6)
 
 

@@ -120,9 +120,10 @@ class Models(_Section):
 
     correlation: Literal["exchangeable", "independence"] = Field(
         "independence",
-        description="Working correlation between rows of one cluster; errors are cluster-robust under either. `exchangeable` is narrower, "
+        description="Working correlation between rows of one cluster; errors are cluster-robust under either. `exchangeable` varies less, "
         "but estimates what is asked only where the fellow eye's biomarker tells nothing of this eye's outcome: of a disease of both eyes "
-        "it comes out too weak, and gives way to independence (rows say `correlation_matters`).",
+        "it comes out too weak, and gives way to independence (rows say `correlation_matters`). Since these data decide which of the two "
+        "is given, its standard error is never less than that of independence.",
     )
     small_sample: Literal["none", "df", "kauermann_carroll", "mancl_derouen"] = Field(
         "kauermann_carroll",

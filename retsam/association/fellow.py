@@ -10,6 +10,7 @@ apart is one Newton step of the independence equations from the exchangeable est
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -51,9 +52,9 @@ def _pair(e, z, y, starts, beta, alpha, family, h0, h1):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _difference(e, z, y, starts, beta, alpha, family, b0, b1, summed, squared):
+def _difference(e, z, y, starts, beta, alpha, family, b0, b1, summed, squared, weighed_squared):
     """Adds over clusters: each one's part in the difference of the coefficients (``summed``), and the square of its part in the
-    independence estimate (``squared``)."""
+    independence estimate (``squared``) and in the exchangeable one (``weighed_squared``)."""
     k, q = e.shape[1], z.shape[1]
     p = k + q
     row = np.empty(p)
@@ -87,10 +88,27 @@ def _difference(e, z, y, starts, beta, alpha, family, b0, b1, summed, squared):
                 weighed += b1[g, j] * s1[j]
             summed[g] += plain - weighed
             squared[g] += plain * plain
+            weighed_squared[g] += weighed * weighed
 
 
-def disagreement(exposures: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray, family: str, fit: Fit) -> float:
-    """Difference of the independence estimates from the exchangeable ones, in standard errors of the former.
+class Disagreement(NamedTuple):
+    """The independence estimates beside the exchangeable ones.
+
+    Attributes
+    ----------
+    score : float
+        Difference in standard errors of the former, of the exposure with the largest, with its sign; 0 where there is no correlation, or an
+        information matrix is singular.
+    wider : ndarray [k]
+        Standard error of the independence estimate over that of the exchangeable one; 1 where it is smaller.
+    """
+
+    score: float
+    wider: np.ndarray
+
+
+def disagreement(exposures: np.ndarray, covariates: np.ndarray, y: np.ndarray, starts: np.ndarray, family: str, fit: Fit) -> Disagreement:
+    """How the independence estimates lie beside the exchangeable ones.
 
     Parameters
     ----------
@@ -104,12 +122,12 @@ def disagreement(exposures: np.ndarray, covariates: np.ndarray, y: np.ndarray, s
 
     Returns
     -------
-    float
-        That of the exposure with the largest, with its sign; 0 where there is no correlation, or an information matrix is singular.
+    Disagreement
     """
-    if fit.alpha == 0.0:
-        return 0.0
     k = exposures.shape[1]
+    none = Disagreement(0.0, np.ones(k))
+    if fit.alpha == 0.0:
+        return none
     size = np.sqrt(np.mean(exposures**2, axis=0))
     beta = np.concatenate([fit.beta[:k] * size, fit.beta[k:]])
     e = np.ascontiguousarray(exposures / size, dtype=float)
@@ -123,11 +141,11 @@ def disagreement(exposures: np.ndarray, covariates: np.ndarray, y: np.ndarray, s
     for h in informations:
         low, d, ok = cholesky(h, 1e-11)
         if not ok:
-            return 0.0
+            return none
         breads.append(np.ascontiguousarray(inverse(low, d)[:k]))
-    summed, squared = np.zeros(k), np.zeros(k)
-    _difference(e, z, y, starts, beta, fit.alpha, FAMILIES[family], *breads, summed, squared)
-    if not np.all(squared > 0):
-        return 0.0
+    summed, squared, weighed = np.zeros(k), np.zeros(k), np.zeros(k)
+    _difference(e, z, y, starts, beta, fit.alpha, FAMILIES[family], *breads, summed, squared, weighed)
+    if not (np.all(squared > 0) and np.all(weighed > 0)):
+        return none
     scores = summed / np.sqrt(squared)
-    return float(scores[np.argmax(np.abs(scores))])
+    return Disagreement(float(scores[np.argmax(np.abs(scores))]), np.maximum(np.sqrt(squared / weighed), 1.0))

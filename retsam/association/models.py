@@ -181,11 +181,18 @@ def _fit_gee(kind, exposures, covariates, y, starts, models, start, start_alpha,
             fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
             if fit.code == OK:
                 notes.append("independence")
-        elif abs(disagreement(exposures, covariates, y, starts, family, fit)) > DISAGREE:
-            # The fellow eye's biomarker tells of this eye's outcome: the exchangeable estimate is of something else. What is given so never
-            # lies further than DISAGREE from working independence, whose intervals hold.
-            notes.append("correlation_matters")
-            fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
+        else:
+            other = disagreement(exposures, covariates, y, starts, family, fit)
+            if abs(other.score) > DISAGREE:
+                # The fellow eye's biomarker tells of this eye's outcome: the exchangeable estimate is of something else. What is given so
+                # never lies further than DISAGREE from working independence, whose intervals hold.
+                notes.append("correlation_matters")
+                fit = fit_gee(exposures, covariates, y, starts, family, "independence", models.small_sample)
+            else:
+                # Which of the two is given was decided by these data. Where independence was left behind, samples that lie far from it were
+                # picked out and given up: with the narrower error for those that stay, the two together covered 93 to 94 %.
+                wider = np.concatenate([other.wider, np.ones(covariates.shape[1])])
+                fit = replace(fit, cov=fit.cov * np.outer(wider, wider))
     if kind == "binary" and models.firth and (fit.code in (NOT_CONVERGED, DIVERGED) or effect_size(exposures, fit.beta) > UNBOUNDED):
         # A row or two keep the sample from separation. Maximum likelihood exaggerates there, and its sandwich error is far too small.
         return _penalised(exposures, covariates, y, starts, models, "nearly_separated")
