@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retsam.biomarkers.fidelity import HEADLINE, agreement, fidelity, headline
+from retsam.biomarkers.fidelity import HEADLINE, agreement, fidelity, headline, summary
 
 
 def pair(n=400, bias=0.5, noise=0.0, seed=1):
@@ -71,10 +71,40 @@ def test_the_same_seed_gives_the_same_intervals():
 
 
 def test_headline_counts_each_kind_once():
-    rows = [{"group": "all", "biomarker": name, "r": 1.0, "bias_sd": -0.2} for name in HEADLINE["density"]]
-    rows += [{"group": "all", "biomarker": "crae", "r": 0.5, "bias_sd": 0.4}]
-    found = headline(pd.DataFrame(rows)).iloc[0]
-    assert found["r"] == pytest.approx(0.75) and found["bias_sd"] == pytest.approx(0.3) and found["n_kinds"] == 2
+    predicted, reference = pair(60, bias=1.0, noise=1.0)
+    ids = [f"i{k}" for k in range(60)]
+    names = HEADLINE["density"]
+    left = pd.DataFrame({"image_id": ids, **{name: predicted for name in names}, "crae": -predicted, "crve": np.nan})
+    right = pd.DataFrame({"image_id": ids, **{name: reference for name in names}, "crae": reference, "crve": reference})
+    groups = pd.Series(["drive"] * 30 + ["few"] * 4 + ["hrf"] * 26, index=ids)
+    found = headline(left, right, groups, draws=200).set_index(["group", "kind"])
+    assert set(found.index.get_level_values("group")) == {"drive", "hrf"}, "four pairs give no statistics"
+    assert set(found.loc["drive"].index) == {"density", "crae", "mean"}
+    table = fidelity(left, right, groups, draws=10)
+    own = table[table["group"] == "hrf"].set_index("biomarker")
+    of = found.loc["hrf"]
+    assert of.loc["density", "r"] == pytest.approx(own.loc[names[0], "r"])
+    assert of.loc["density", "bias_sd"] == pytest.approx(abs(own.loc[names[0], "bias_sd"]))
+    assert of.loc["mean", "r"] == pytest.approx(0.0, abs=1e-9), "density and CRAE, each once"
+    assert of.loc["mean", "n_kinds"] == 2 and of.loc["crae", "n"] == 26
+    assert of.loc["mean", "bias_sd"] == pytest.approx((of.loc["density", "bias_sd"] + of.loc["crae", "bias_sd"]) / 2)
+    assert of.loc["density", "r_ci_low"] < of.loc["density", "r"] < of.loc["density", "r_ci_high"]
+    again = headline(left, right, groups, draws=200).set_index(["group", "kind"])
+    pd.testing.assert_frame_equal(found, again)
+    card = summary(headline(left, right, groups, draws=20), own_pen=True)
+    assert card["hrf"]["pen"] == "own" and card["hrf"]["mean"]["n_kinds"] == 2 and set(card["hrf"]) == {"pen", "density", "crae", "mean"}
+
+
+def test_headline_leaves_missing_values_out_of_every_resample():
+    predicted, reference = pair(40, bias=0.5, noise=0.1)
+    ids = [f"i{k}" for k in range(40)]
+    left, right = pd.DataFrame({"image_id": ids, "crae": predicted}), pd.DataFrame({"image_id": ids, "crae": reference})
+    left.loc[::4, "crae"], right.loc[1::4, "crae"] = np.nan, np.nan
+    found = headline(left, right, pd.Series("x", index=ids), draws=100).set_index("kind").loc["crae"]
+    kept = np.arange(40) % 4 > 1
+    assert found["n"] == 20 and found["r"] == pytest.approx(np.corrcoef(predicted[kept], reference[kept])[0, 1])
+    assert found["bias_sd"] == pytest.approx(abs((predicted - reference)[kept].mean()) / reference[kept].std(ddof=1))
+    assert found["bias_sd_ci_low"] <= found["bias_sd"] <= found["bias_sd_ci_high"]
 
 
 def test_tables_that_cannot_be_paired_are_refused():

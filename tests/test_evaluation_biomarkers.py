@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from evaluation_fakes import FakePrediction, FakeSegmenter, ellipse
 from PIL import Image
 
-from retsam.evaluation.biomarkers import into_frame, is_drawn, score_biomarkers
+from retsam.biomarkers.config import BiomarkersConfig
+from retsam.evaluation.biomarkers import CONFIG, compare_rows, into_frame, is_drawn, masks_to_compare, score_biomarkers
 from retsam.evaluation.reference import Reference, read_manifest
 from retsam.evaluation.scoring import score_image
-from retsam.masks import Frame
+from retsam.masks import Frame, Masks
+from retsam.training.export import attach_scores
 
 SHAPE = (700, 700)
 
@@ -60,8 +65,64 @@ def test_fidelity(tmp_path, width):
     assert density["n"] == 5 and density["mean_predicted"] == pytest.approx(density["mean_reference"] * width / 7, rel=0.01)
     assert (density["bias"] == 0) == (width == 7) and density["r"] == pytest.approx(1, abs=1e-6)
     assert (disc["n"] == 0).all() and len(disc)  # no disc is drawn, so nothing about discs is compared
-    assert set(figures["group"]) == {"all", "toy"}
+    assert set(figures["group"]) == {"toy"} and set(figures["kind"]) == {"density", "length", "fractal_dimension", "mean"}
+    card = json.loads((tmp_path / "scores.fidelity.json").read_text())
+    assert card["toy"]["pen"] == "none" and card["toy"]["mean"]["n"] == 5 and card["toy"]["density"]["r"] == pytest.approx(1, abs=1e-4)
     assert len(pd.read_parquet(tmp_path / "scores.reference.parquet")) == 5
+
+
+def toy(planes: dict[str, np.ndarray]) -> Masks:
+    return FakePrediction(
+        {name: p.astype(np.float32) for name, p in planes.items()}, np.ones(SHAPE, bool), Frame.identity(*SHAPE), None
+    ).masks()
+
+
+def test_vessels_without_a_class_are_in_neither_sides_arteries():
+    one, two = vessels(1, 7), vessels(2, 7) & ~vessels(1, 7)
+    wide = vessels(1, 9), vessels(2, 9) & ~vessels(1, 9)
+    none = np.zeros(SHAPE, bool)
+    found = toy({"vessel": wide[0] | wide[1], "artery": wide[0] | wide[1], "vein": none})
+    reference = Reference(masks={"vessel": one | two, "artery": one, "vein": none})
+    predicted, drawn, own = masks_to_compare(found, reference)
+    assert own == {"vessel", "artery", "vein"} and (drawn.planes["artery"] == one).all()
+    assert (predicted.planes["artery"] == wide[0]).all(), "the second vessel is drawn and not classed"
+    assert (predicted.planes["vessel"] == (wide[0] | wide[1])).all() and (drawn.planes["vessel"] == (one | two)).all()
+    # Marked as uncertain: the same.
+    unsure = Reference(masks={"vessel": one | two, "artery": one | two, "vein": none}, ignored={"artery": two, "vein": two})
+    predicted, drawn, _ = masks_to_compare(found, unsure)
+    assert (predicted.planes["artery"] == wide[0]).all() and (drawn.planes["artery"] == one).all()
+    # An artery mask drawn a little thinner than the vessel mask leaves no vessel without a class.
+    slim = Reference(masks={"vessel": vessels(2, 9), "artery": vessels(2, 7), "vein": none})
+    assert (masks_to_compare(found, slim)[0].planes["artery"] == (wide[0] | wide[1])).all()
+
+
+def test_both_sides_are_measured_in_the_given_field_of_view():
+    fov = np.zeros(SHAPE, bool)
+    fov[:, :400] = True
+    found = toy({"vessel": vessels(3, 7)})
+    rows = compare_rows(found, Reference(masks={"vessel": vessels(3, 7)}, fov=fov), CONFIG.model_copy(update={"families": ("vessels",)}))
+    for row in rows:
+        assert row["area_density_vessel"] == pytest.approx(3 * 7 * 300 / (700 * 400))
+        assert np.isnan(row["area_density_artery"]) and row["area_density_artery__reason"] == "mask_not_given"
+
+
+def test_central_equivalents_are_compared_where_half_of_zone_b_is_seen():
+    assert CONFIG.min_calibre_zone_share == 0.5 < BiomarkersConfig().min_calibre_zone_share
+
+
+def test_fidelity_goes_into_the_card_with_the_scores_that_it_belongs_to(tmp_path):
+    card, scores, fidelity = (tmp_path / name for name in ("w.json", "s.json", "s.fidelity.json"))
+    card.write_text(json.dumps({"heads": {"vessel": {}}, "fidelity": {"old": {"pen": "none"}}}))
+    scores.write_text(json.dumps({"drive": {"vessel": {"dsc": {"value": 0.8}}}}))
+    fidelity.write_text(json.dumps({"drive": {"pen": "own", "mean": {"r": 0.7}}}))
+    os.utime(fidelity, (1, 1))
+    attach_scores(card, scores)
+    assert set(json.loads(card.read_text())["fidelity"]) == {"old"}, "of an earlier run"
+    os.utime(scores, (1, 1))
+    attach_scores(card, scores)
+    written = json.loads(card.read_text())
+    assert written["fidelity"]["drive"]["mean"]["r"] == 0.7 and set(written["fidelity"]) == {"old", "drive"}
+    assert written["heads"]["vessel"]["scores"]["drive"]["dsc"]["value"] == 0.8
 
 
 def test_nothing_to_measure(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fundus_drawings import write_manifest
 
+from retsam.segmentation.postprocess import TWIGS
 from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.weights import load_state
 from retsam.training import labels as lab
@@ -66,6 +67,8 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     assert segmenter.pens == {"vessels": ["drawn"]} and segmenter.pen is None
     card = json.loads(base.with_suffix(".json").read_text())
     card["heads"]["vessel"]["pens"]["drawn"] = 0.61
+    assert set(card["heads"]["vessel"]["pen_twigs"]) == {"drawn"}
+    card["heads"]["vessel"] |= {"twigs": 0.11, "pen_twigs": {"drawn": 0.22}}
     base.with_suffix(".json").write_text(json.dumps(card))
     state, _ = load_state(base)
     assert state["decoders.vessels.pen"].abs().sum() > 0, "the pen was trained"
@@ -73,6 +76,7 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     (plain,), (drawn,) = (Segmenter(base, precision="float32", pen=pen).predict([rgb]) for pen in (None, "drawn"))
     assert not np.array_equal(plain.probabilities["vessel"], drawn.probabilities["vessel"])
     assert np.array_equal(plain.probabilities["hemorrhage"], drawn.probabilities["hemorrhage"]), "lesions have no pens"
+    assert drawn.thresholds[TWIGS] == 0.22 and plain.thresholds[TWIGS] == 0.11
     assert drawn.thresholds["vessel"] == 0.61 and plain.thresholds["vessel"] == card["heads"]["vessel"]["threshold"]
     with pytest.raises(ValueError, match="knows drawn"):
         Segmenter(base, pen="driwe")

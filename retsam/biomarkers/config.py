@@ -48,6 +48,13 @@ class BiomarkersConfig(BaseModel):
         le=1,
         description="Least share of a zone inside the field of view; below it the zone's biomarkers are null (`zone_outside_fov`).",
     )
+    min_calibre_zone_share: float = Field(
+        0.85,
+        ge=0,
+        le=1,
+        description="Least share of zone B inside the field of view for CRAE, CRVE and their ratio (`zone_outside_fov`); "
+        "where the photograph cuts off more, its widest vessels may be missing.",
+    )
     min_fovea_confidence: float = Field(
         0.2, ge=0, le=1, description="Fovea positions with a lower confidence are treated as not found (`no_fovea`)."
     )

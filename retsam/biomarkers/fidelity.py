@@ -162,28 +162,103 @@ def fidelity(
     return pd.DataFrame(rows, columns=columns)
 
 
-def headline(table: pd.DataFrame, biomarkers: Mapping[str, tuple[str, ...]] = HEADLINE) -> pd.DataFrame:
+def headline(
+    predicted: pd.DataFrame,
+    reference: pd.DataFrame,
+    groups: pd.Series,
+    draws: int = 1000,
+    seed: int = 0,
+    biomarkers: Mapping[str, tuple[str, ...]] = HEADLINE,
+) -> pd.DataFrame:
     """Mean r and mean |bias| over kinds of biomarkers, each kind counting once.
 
     Parameters
     ----------
-    table : DataFrame
-        Of :func:`fidelity`.
+    predicted, reference : DataFrame
+        As of :func:`fidelity`.
+    groups : Series
+        Data set or camera by image id.
+    draws : int
+        Bootstrap resamples of images, the same ones for all biomarkers.
+    seed : int
     biomarkers : dict of str to tuple of str
-        Kind (``density``, ``length``, ...) -> its biomarkers; a kind's value is the mean over those that have statistics.
+        Kind (``density``, ``length``, ...) -> its biomarkers; a kind's value is the mean over those with at least 5 pairs.
 
     Returns
     -------
     DataFrame
-        One row a group: group, r, bias_sd (mean of absolute values), n_kinds.
+        One row a group and kind, then one a group with kind ``mean``: group, kind, n (most pairs of its biomarkers), n_kinds, r and
+        bias_sd (mean of absolute values, in SD of the reference), each with ``_ci_low`` and ``_ci_high`` (95 %). Where a resample has
+        too few pairs of a kind, its mean is over the others.
     """
+    left = predicted.set_index(predicted["image_id"].astype(str))
+    right = reference.set_index(reference["image_id"].astype(str)).reindex(left.index)
+    label = groups.rename(index=str).reindex(left.index)
+    rng = np.random.default_rng(seed)
     rows = []
-    for group, part in table.groupby("group", sort=False):
-        part = part.set_index("biomarker")
-        kinds = [part.reindex(list(names)) for names in biomarkers.values()]
-        r = [kind["r"].mean() for kind in kinds if kind["r"].notna().any()]
-        bias = [kind["bias_sd"].abs().mean() for kind in kinds if kind["bias_sd"].notna().any()]
-        rows.append(
-            {"group": group, "r": np.mean(r) if r else np.nan, "bias_sd": np.mean(bias) if bias else np.nan, "n_kinds": len(r)}
-        )
-    return pd.DataFrame(rows)
+    for group in sorted(label.dropna().unique()):
+        member = (label == group).to_numpy()
+        chosen = np.vstack([np.arange(member.sum()), rng.integers(0, member.sum(), (draws, member.sum()))])
+        kinds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        pairs: dict[str, int] = {}
+        for kind, names in biomarkers.items():
+            columns = [(_numbers(left, name)[member], _numbers(right, name)[member]) for name in names if name in left and name in right]
+            found = [_resampled(p[chosen], r[chosen]) for p, r in columns]
+            counts = [int((np.isfinite(p) & np.isfinite(r)).sum()) for p, r in columns]
+            if max(counts, default=0) < MIN_PAIRS:
+                continue
+            kinds[kind] = _mean([r for r, _ in found]), _mean([np.abs(bias) for _, bias in found])
+            pairs[kind] = max(counts)
+        if not kinds:
+            continue
+        kinds["mean"] = _mean([r for r, _ in kinds.values()]), _mean([bias for _, bias in kinds.values()])
+        pairs["mean"] = max(pairs.values())
+        for kind, values in kinds.items():
+            row: dict[str, object] = {"group": group, "kind": kind, "n": pairs[kind], "n_kinds": len(kinds) - 1 if kind == "mean" else 1}
+            for name, value in zip(("r", "bias_sd"), values, strict=True):
+                usable = value[1:][np.isfinite(value[1:])]
+                low, high = np.quantile(usable, [0.025, 0.975]) if len(usable) >= 0.9 * draws else (np.nan, np.nan)
+                row |= {name: float(value[0]), f"{name}_ci_low": float(low), f"{name}_ci_high": float(high)}
+            rows.append(row)
+    columns = ["group", "kind", "n", "n_kinds", "r", "r_ci_low", "r_ci_high", "bias_sd", "bias_sd_ci_low", "bias_sd_ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
+    return pd.to_numeric(table[name]).to_numpy(float, na_value=np.nan)
+
+
+def _resampled(predicted: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation and bias in SD of the reference along the last axis, over the pairs that are complete; NaN under 5 of them."""
+    pair = np.isfinite(predicted) & np.isfinite(reference)
+    n = pair.sum(-1)
+    p, r = np.where(pair, predicted, 0.0), np.where(pair, reference, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_p, mean_r = p.sum(-1) / n, r.sum(-1) / n
+        dp, dr = (np.where(pair, x - mean[..., None], 0.0) for x, mean in ((predicted, mean_p), (reference, mean_r)))
+        square_p, square_r = (dp**2).sum(-1), (dr**2).sum(-1)
+        correlation, bias = (dp * dr).sum(-1) / np.sqrt(square_p * square_r), (mean_p - mean_r) / np.sqrt(square_r / (n - 1))
+    short = n < MIN_PAIRS
+    return tuple(np.where(short | ~np.isfinite(x), np.nan, x) for x in (correlation, bias))  # type: ignore[return-value]
+
+
+def _mean(values: list[np.ndarray]) -> np.ndarray:
+    """Mean over those that are not NaN."""
+    stacked = np.stack(values)
+    count = np.isfinite(stacked).sum(0)
+    return np.divide(np.nansum(stacked, 0), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def summary(figures: pd.DataFrame, own_pen: bool = False) -> dict[str, dict]:
+    """Figures of :func:`headline` by data set and kind, for a model card; ``pen``: in whose way of drawing the vessels were predicted."""
+    out: dict[str, dict] = {}
+    for row in figures.to_dict("records"):
+        entry = out.setdefault(row["group"], {"pen": "own" if own_pen else "none"})
+        entry[row["kind"]] = {key: _plain(value) for key, value in row.items() if key not in ("group", "kind")}
+    return out
+
+
+def _plain(value: float) -> float | int | None:
+    if isinstance(value, int):
+        return value
+    return round(float(value), 4) if np.isfinite(value) else None

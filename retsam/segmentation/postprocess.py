@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from skimage.morphology import skeletonize
 
 # Components smaller than this many pixels of the 1,024 px frame are specks (0.1 disc diameters long for a vessel).
 _SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
@@ -28,6 +29,48 @@ def disc_circle(probability: np.ndarray, threshold: float = 0.4) -> tuple[float,
     return float(centroids[best, 0]), float(centroids[best, 1]), float(np.sqrt(4 * area / np.pi))
 
 
+TWIGS = "vessel_twigs"
+"""Key of the threshold of twigs, among those of the heads."""
+# A twig is drawn where its probability is this share of that on its centreline, and counts from so many px (1,024 px frame) of length on.
+_TWIG_HEIGHT, _TWIG_LENGTH = 0.7, 10
+
+
+def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twigs: float | None = None) -> np.ndarray:
+    """Vessels, and the faint twigs that hang on them.
+
+    A network is less sure of a thin vessel than of a thick one, so that one threshold makes trees too short or trunks too wide. So pixels
+    over a lower threshold count as well where they are connected with a sure vessel, as a line only: the centreline of what is connected,
+    and beside it what reaches 0.7 of the centreline's probability. Length comes back without width.
+
+    Parameters
+    ----------
+    probability : ndarray of float, [side, side]
+    fov : ndarray of bool, [side, side]
+    threshold : float
+        Of sure vessels.
+    twigs : float, optional
+        Of twigs; None for sure vessels alone.
+
+    Returns
+    -------
+    ndarray of bool
+    """
+    sure = drop_specks((probability >= threshold) & fov, _SMALLEST["vessel"])
+    if twigs is None or twigs >= threshold or not sure.any():
+        return sure
+    faint = (probability >= twigs) & fov
+    count, labels = cv2.connectedComponents(faint.view(np.uint8), connectivity=8)
+    touched = np.zeros(count, bool)
+    touched[labels[sure]] = True
+    touched[0] = False
+    faint = touched[labels]
+    line = skeletonize(faint)
+    twig = drop_specks(line & ~(cv2.dilate(sure.view(np.uint8), np.ones((3, 3), np.uint8)) > 0), _TWIG_LENGTH)
+    twig |= line & ~sure & (cv2.dilate(twig.view(np.uint8), np.ones((5, 5), np.uint8)) > 0)  # up to the vessel it hangs on
+    height = cv2.dilate(np.where(twig, probability, 0).astype(np.float32), np.ones((3, 3), np.uint8))
+    return sure | twig | (faint & (height > 0) & (probability >= _TWIG_HEIGHT * height))
+
+
 def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
     """Masks from probabilities.
 
@@ -39,12 +82,15 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
     probabilities : dict of str to ndarray, [side, side]
     fov : ndarray of bool, [side, side]
     thresholds : dict of str to float
+        Of each target, and of :data:`TWIGS` where there is one.
 
     Returns
     -------
     dict of str to ndarray of bool
     """
     planes = {name: (p >= thresholds.get(name, 0.5)) & fov for name, p in probabilities.items()}
+    if "vessel" in planes:
+        planes["vessel"] = vessel_mask(probabilities["vessel"], fov, thresholds.get("vessel", 0.5), thresholds.get(TWIGS))
     if {"artery", "vein", "vessel"} <= planes.keys():
         artery, vein = planes["artery"], planes["vein"]
         open_pixels = planes["vessel"] & ~artery & ~vein

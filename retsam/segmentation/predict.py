@@ -207,6 +207,10 @@ class Segmenter:
         for name, entry in self.card["heads"].items():
             if "threshold" in entry:
                 self.thresholds[name] = float(entry.get("pens", {}).get(pen, entry["threshold"]))
+        vessel = self.card["heads"].get("vessel", {})
+        twigs = vessel.get("pen_twigs", {}).get(pen) if pen in vessel.get("pen_twigs", {}) else vessel.get("twigs")
+        if twigs is not None:
+            self.thresholds[postprocess.TWIGS] = float(twigs)
         self._pens = {}
         for task, names in self.pens.items():
             if pen in names:
@@ -253,8 +257,9 @@ class Segmenter:
                 for channel, target in enumerate(TASKS[task][: values.shape[1]]):
                     probabilities[index][target] = values[index, channel] * fov[index]
         if "vessels" in fine:
-            for planes in probabilities:
-                vessel = planes["vessel"] >= self.thresholds.get("vessel", 0.5)
+            for planes, inside in zip(probabilities, fov, strict=True):
+                of = self.thresholds
+                vessel = postprocess.vessel_mask(planes["vessel"], inside, of.get("vessel", 0.5), of.get(postprocess.TWIGS))
                 planes["artery"], planes["vein"] = smooth_classes(planes["artery"], planes["vein"], vessel)
         if "optic_nerve" in whole:
             # Outside the field of view the loss never looked, and neither may the answer.

@@ -15,9 +15,8 @@ VESSELS = 6
 KNUDTSON = {"artery": 0.88, "vein": 0.95}
 #: A vessel crosses zone B when it covers at least this share of the zone's depth (r).
 LEAST_CROSSING = 0.4
-#: Equivalents need this share of zone B inside the photograph. Cutting the nasal side off whole zones of 23 eyes (GAVE, HRF) made them
-#: 1 to 2 % too narrow at a share of 0.86, 4 to 7 % at 0.72 and 7 to 12 % at 0.63, where a third to two thirds have no six vessels left.
-LEAST_ZONE_SHARE = 0.85
+# Why `BiomarkersConfig.min_calibre_zone_share` is 0.85: cutting the nasal side off whole zones of 23 eyes (GAVE, HRF) made the equivalents
+# 1 to 2 % too narrow at a share of 0.86, 4 to 7 % at 0.72 and 7 to 12 % at 0.63, where a third to two thirds have no six vessels left.
 
 _ROWS = {"artery": "crae", "vein": "crve"}
 
@@ -189,7 +188,7 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         null = analysis.null(structure, "zone_b", "density")
         if null is None:
             zone = analysis.context.zone("zone_b")
-            if not isinstance(zone, Null) and zone.share < LEAST_ZONE_SHARE:
+            if not isinstance(zone, Null) and zone.share < analysis.context.config.min_calibre_zone_share:
                 null = Null("zone_outside_fov")
         widths = zone_b_widths(analysis, structure) if null is None else np.zeros(0)
         values[column("vessel_count", structure, "zone_b")] = null if null is not None else float(len(widths))

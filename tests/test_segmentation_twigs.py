@@ -1,0 +1,91 @@
+"""Faint vessels: what hangs on a sure vessel comes back as a line, and the thresholds that decide it."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from retsam.evaluation.histogram import Histogram
+from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold
+from retsam.segmentation.postprocess import TWIGS, to_planes, vessel_mask
+from retsam.segmentation.predict import Segmenter
+from retsam.segmentation.weights import DEFAULT_WEIGHTS
+
+SIDE = 200
+
+
+def probability(twig: float = 0.25, gap: float = 0.25) -> np.ndarray:
+    """A sure trunk, a faint twig that hangs on it, a faint streak that hangs on nothing."""
+    p = np.full((SIDE, SIDE), 0.02, np.float32)
+    p[96:104, 10:190] = 0.95
+    p[60:96, 99:102] = gap
+    p[20:60, 99:102] = twig
+    p[:, 98] = np.where(p[:, 99] == twig, 0.6 * twig, p[:, 98])  # less likely to one side of its line
+    p[150:153, 20:120] = 0.25
+    return p
+
+
+def test_a_twig_comes_back_as_a_line_and_a_loose_streak_does_not():
+    fov = np.ones((SIDE, SIDE), bool)
+    sure = vessel_mask(probability(), fov, 0.5)
+    found = vessel_mask(probability(), fov, 0.5, 0.2)
+    assert sure[96:104, 10:190].all() and sure.sum() == 8 * 180
+    added = found & ~sure
+    assert added[22:96].any(axis=1).all(), "no gap up to the vessel that it hangs on"
+    assert added.sum(axis=1).max() <= 3 and not added[30:60, 98].any(), "a line, as wide as it is probable"
+    assert not found[140:].any(), "hangs on nothing"
+    assert cv2.connectedComponents(found.astype(np.uint8), connectivity=8)[0] == 2
+    assert (vessel_mask(probability(), fov, 0.5, 0.6) == sure).all()
+    fov[:, 90:110] = False
+    assert not vessel_mask(probability(), fov, 0.5, 0.2)[:, 90:110].any()
+
+
+def test_a_break_in_a_vessel_is_bridged_where_the_network_saw_something():
+    fov = np.ones((SIDE, SIDE), bool)
+    p = probability(twig=0.9, gap=0.25)
+    assert cv2.connectedComponents(vessel_mask(p, fov, 0.5).astype(np.uint8))[0] == 3
+    assert cv2.connectedComponents(vessel_mask(p, fov, 0.5, 0.2).astype(np.uint8))[0] == 2
+
+
+def test_twigs_have_a_class():
+    p = probability()
+    planes = to_planes({"vessel": p, "artery": 0.9 * p, "vein": 0.1 * p}, np.ones(p.shape, bool), {"vessel": 0.5, TWIGS: 0.2})
+    assert planes["vessel"][25:90].any() and (planes["artery"] >= planes["vessel"]).all() and not planes["vein"].any()
+
+
+def test_the_least_biased_threshold_is_one_of_the_best():
+    truth = np.zeros((100, 100), bool)
+    truth[:, 40:60] = True
+    rng = np.random.default_rng(0)
+    p = np.clip(np.where(truth, 0.8, 0.2) + 0.2 * rng.normal(size=truth.shape), 0.01, 0.99)
+    histograms = [Histogram.of(p[k::4].astype(np.float32), truth[k::4]) for k in range(4)]
+    _, top = best_dice(histograms)
+    free, ratio = least_biased(histograms, tolerance=1.0)
+    assert ratio == pytest.approx(1, abs=0.02) and abs((p >= free).sum() / truth.sum() - 1) < 0.02
+    bound, _ = least_biased(histograms, tolerance=0.001)
+    mask = p >= bound
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= top - 0.003
+    with pytest.raises(ValueError, match="no validation image"):
+        least_biased([Histogram.of(p.astype(np.float32), np.zeros_like(truth))])
+
+
+def test_twigs_are_taken_where_they_are_drawn_and_left_where_they_are_not():
+    p, known = probability(), np.ones((SIDE, SIDE), bool)
+    trunk = p > 0.9
+    drawn = trunk | ((p > 0.2) & (np.arange(SIDE)[:, None] < 96))
+    assert twig_threshold({"drawn": [(p, drawn, known)]}, 0.5) == 0.2
+    assert twig_threshold({"not": [(p, trunk, known)]}, 0.5) is None
+    # One data set that would lose is enough to leave them.
+    assert twig_threshold({"drawn": [(p, drawn, known)], "not": [(p, trunk, known)]}, 0.5) is None
+
+
+def test_the_card_says_where_twigs_begin(tmp_path):
+    path = tmp_path / "w.safetensors"
+    shutil.copyfile(DEFAULT_WEIGHTS, path)
+    card = json.loads(DEFAULT_WEIGHTS.with_suffix(".json").read_text())
+    for given, expected in ((0.15, 0.15), (None, None)):
+        card["heads"]["vessel"]["twigs"] = given
+        path.with_suffix(".json").write_text(json.dumps(card))
+        assert Segmenter(path, device="cpu").thresholds.get(TWIGS) == expected
