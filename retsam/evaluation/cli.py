@@ -24,6 +24,8 @@ import click
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
 @click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
 @click.option("--pen", help="Draw vessels in the pen of this training data set, or, with `own`, of each photograph's own data set.")
+@click.option("--task", "tasks", multiple=True, type=click.Choice(["vessels", "optic_nerve", "macula", "lesions_dr", "weak"]),
+              help="Only these heads (much faster); all by default.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of each data set.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(2), help="Bootstrap resamples (of groups).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
@@ -43,6 +45,7 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
       retsam evaluate --manifest data/manifest.csv --dataset drive --dataset hrf --split test --biomarkers
       retsam evaluate --manifest data/manifest.csv --held-out config/train-base.yaml
       retsam evaluate --manifest data/manifest.csv --held-out config/train-base.yaml --pen own
+      retsam evaluate --manifest data/manifest.csv --dataset drishti --task optic_nerve --task macula
       retsam evaluate --dataset REFUGE --root /data/REFUGE --out refuge.json
       retsam evaluate --list
     """
@@ -93,21 +96,23 @@ def _kept_out(table, config: Path):
     return table[held_out(table, settings)]
 
 
-def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None):
+def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None, tasks: tuple[str, ...] = ()):
     """The shipped network, one of its kind, or the published checkpoint where the file is one."""
     if weights is not None and weights.exists():
         from retsam.segmentation.published import PublishedSegmenter, is_published
 
         if is_published(weights):
+            if tasks:
+                raise ValueError("--task: the published checkpoint answers for all its heads at once")
             published = PublishedSegmenter(weights, device, batch_size)
             published.use_pen(None if pen == "own" else pen)
             return published
     from retsam.segmentation.predict import Segmenter
 
-    return Segmenter(weights=weights, device=device, batch_size=batch_size, pen=None if pen == "own" else pen)
+    return Segmenter(weights=weights, device=device, batch_size=batch_size, pen=None if pen == "own" else pen, tasks=tasks or None)
 
 
-def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen) -> None:
+def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen, tasks) -> None:
     import hashlib
 
     from retsam._version import __version__
@@ -115,7 +120,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
     from retsam.evaluation.gallery import write_gallery
 
     try:
-        segmenter = _segmenter(weights, device, batch_size, pen)
+        segmenter = _segmenter(weights, device, batch_size, pen, tasks)
     except (FileNotFoundError, ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet, own_pen=pen == "own")
@@ -129,6 +134,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
         "resamples": resamples,
         "seed": seed,
         "pen": pen,
+        "tasks": tasks,
     }
     paths = run.write(evaluation, out, about)
     if overlays:

@@ -16,6 +16,8 @@ from retsam.masks.masks import Masks
 
 CENTRELINE_TARGETS = ("vessel", "artery", "vein")
 BOUNDARY_TARGETS = ("disc", "cup", "disc_expert2")
+# Their outline is the clean-up's, not that of any threshold (:func:`retsam.segmentation.landmarks.as_drawn`).
+OUTLINED_TARGETS = ("disc", "cup")
 
 
 class Prediction(Protocol):
@@ -66,6 +68,9 @@ class _Native:
         unwarp, planes = self.found.frame.unwarp, self.found.planes
         self.planes = {}
         for name, plane in planes.items():
+            if name in OUTLINED_TARGETS:
+                self.planes[name] = self.stored(name)
+                continue
             threshold = prediction.thresholds.get(name, 0.5)
             near = unwarp(cv2.dilate(plane.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool), 0)
             added = unwarp(plane & ~(np.asarray(prediction.probabilities[name]) >= threshold), 0)

@@ -25,8 +25,8 @@ class SegmentationConfig(BaseModel):
     workers: int = Field(2, ge=1, description="Threads that read and resample photographs ahead of the network.")
     flips: Literal["auto"] | bool = Field(
         "auto",
-        description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for vessels "
-        "and lesions of photographs with detail enough to measure vessels (over 515 px across the field of view).",
+        description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for vessels, "
+        "lesions, fovea and the disc's close-up of photographs with detail enough to measure vessels (over 515 px across the field).",
     )
     pen: str | None = Field(
         None,

@@ -6,27 +6,10 @@ import cv2
 import numpy as np
 from skimage.morphology import skeletonize
 
+from retsam.segmentation.landmarks import as_drawn
+
 # Components smaller than this many pixels of the 1,024 px frame are specks (0.1 disc diameters long for a vessel).
 _SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
-
-
-def disc_circle(probability: np.ndarray, threshold: float = 0.4) -> tuple[float, float, float] | None:
-    """``(x, y, diameter)`` of the most probable disc in a map; None where nothing reaches the threshold over a plausible area.
-
-    The component with the largest summed probability wins, so that a small bright lesion does not.
-    """
-    mask = (probability > threshold).astype(np.uint8)
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return None
-    weight = np.bincount(labels.ravel(), probability.ravel().astype(np.float64), count)
-    weight[0] = 0
-    best = int(weight.argmax())
-    area = stats[best, cv2.CC_STAT_AREA]
-    # A disc is 3 to 25 % of the field's diameter in any camera from 30 to 60 degrees, or up to 50 % with the atrophy around it.
-    if area < (0.03 * probability.shape[0]) ** 2:
-        return None
-    return float(centroids[best, 0]), float(centroids[best, 1]), float(np.sqrt(4 * area / np.pi))
 
 
 TWIGS = "vessel_twigs"
@@ -75,7 +58,7 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
     """Masks from probabilities.
 
     A vessel pixel that is surely neither artery nor vein goes to the likelier one, so that trees are whole; a crossing may be both.
-    The disc is one filled component, and the cup lies inside it.
+    The disc is one component with the outline that annotators give it, and so is the cup, which lies inside it.
 
     Parameters
     ----------
@@ -101,9 +84,9 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
         if name in planes:
             planes[name] = drop_specks(planes[name], smallest)
     if "disc" in planes:
-        planes["disc"] = one_component(planes["disc"], probabilities["disc"])
+        planes["disc"] = as_drawn(one_component(planes["disc"], probabilities["disc"]), fov)
         if "cup" in planes:
-            planes["cup"] = one_component(planes["cup"] & planes["disc"], probabilities["cup"])
+            planes["cup"] = as_drawn(one_component(planes["cup"] & planes["disc"], probabilities["cup"]), fov) & planes["disc"]
     return planes
 
 

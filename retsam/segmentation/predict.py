@@ -19,6 +19,7 @@ from retsam.masks.masks import Masks
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
+from retsam.segmentation.landmarks import disc_circle, fovea_map, locate_fovea
 from retsam.segmentation.network import DECODERS, VIEWS, WEAK, RetinaNetwork
 from retsam.segmentation.targets import TARGETS, TASKS
 from retsam.segmentation.weak import enlarge, tidy
@@ -38,9 +39,6 @@ LARGE_SIDE, LARGE_SCALE = 1536, 1.3
 """Side of the frame in which vessels and lesions of large photographs are segmented, px, and from how many native px a canonical px on.
 
 Thin vessels and microaneurysms of such photographs are lost at 1,024 px. The answer is kept in the canonical frame."""
-HEAT_STRIDE = 4
-# The fovea's confidence is the heatmap's mass within half a disc diameter of the peak: 9 cells of a 512 px frame.
-_FOVEA_CELLS = 9
 
 
 @dataclass
@@ -250,6 +248,12 @@ class Segmenter:
         whole_fov = fov[:, ::2, ::2]
         tasks = [task for task in ("optic_nerve", "macula") if task in self.tasks] + [WEAK] * (WEAK in self.tasks and bool(self.weak))
         whole = self._run("whole", whole_rgb, whole_fov, tasks, 4)
+        detailed = np.array([item.fine_side != _SMALL_SIDE for item in inputs])
+        heats: list[np.ndarray | None] = [None] * len(inputs)
+        discs: list[tuple[float, float, float] | None] = [None] * len(inputs)
+        if "macula" in whole:
+            whole["macula"] = self._mirrored_too("whole", whole_rgb, whole_fov, "macula", 4, whole["macula"], detailed)
+            heats = [fovea_map(heat) for heat in whole["macula"][:, 0]]
         probabilities: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         for task, logits in fine.items():
             values = torch.sigmoid(logits).cpu().numpy()
@@ -264,7 +268,8 @@ class Segmenter:
         if "optic_nerve" in whole:
             # Outside the field of view the loss never looked, and neither may the answer.
             coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy() * whole_fov[:, None]
-            for index, planes in enumerate(self._refine_disc(rgb, fov, coarse)):
+            discs = [disc_circle(plane[0], fovea=heat) for plane, heat in zip(coarse, heats, strict=True)]
+            for index, planes in enumerate(self._refine_disc(rgb, fov, coarse, discs, detailed)):
                 probabilities[index].update(planes)
         if WEAK in whole:
             values = torch.sigmoid(whole[WEAK]).cpu().numpy()
@@ -275,7 +280,7 @@ class Segmenter:
                     probabilities[index][target] = enlarge(values[index, channel], rgb.shape[1]) * fov[index]
         predictions = []
         for index, item in enumerate(inputs):
-            fovea, confidence = locate_fovea(whole["macula"][index, 0]) if "macula" in whole else (None, 0.0)
+            fovea, confidence = locate_fovea(whole["macula"][index, 0], disc=discs[index]) if "macula" in whole else (None, 0.0)
             predictions.append(
                 Prediction(
                     probabilities[index], item.fov, item.frame, fovea, confidence, self.thresholds, self.target_status, self.calibration
@@ -327,10 +332,26 @@ class Segmenter:
             out = {task: (value + mirrored[task].float().flip(-1)) / 2 for task, value in out.items()}
         return out
 
-    def _refine_disc(self, rgb: np.ndarray, fov: np.ndarray, coarse: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def _mirrored_too(
+        self, view: str, rgb: np.ndarray, fov: np.ndarray, task: str, pool: int, logits: torch.Tensor, detailed: np.ndarray
+    ) -> torch.Tensor:
+        """Logits averaged with the mirrored copy's for the photographs that are ``detailed``, where ``flips`` leaves the choice to us."""
+        at = np.flatnonzero(detailed)
+        if self.flips == "auto" and len(at):
+            other = self._run(view, rgb[at][:, :, ::-1], fov[at][:, :, ::-1], [task], pool)[task].flip(-1)
+            logits[at] = (logits[at] + other) / 2
+        return logits
+
+    def _refine_disc(
+        self,
+        rgb: np.ndarray,
+        fov: np.ndarray,
+        coarse: np.ndarray,
+        discs: list[tuple[float, float, float] | None],
+        detailed: np.ndarray,
+    ) -> list[dict[str, np.ndarray]]:
         """Second look at the disc, at a scale at which every disc is 160 px across; the coarse answer where no disc is in sight."""
         side = rgb.shape[1]
-        discs = [postprocess.disc_circle(plane) for plane in coarse[:, 0]]
         found = [index for index, circle in enumerate(discs) if circle is not None]
         crops, masks, matrices = [], [], []
         for index in found:
@@ -348,8 +369,10 @@ class Segmenter:
             for i in range(len(rgb))
         ]
         if found:
-            logits = self._run("roi", np.stack(crops), np.stack(masks), ["optic_nerve"], 8)["optic_nerve"].cpu().numpy()
-            for index, matrix, crop in zip(found, matrices, logits, strict=True):
+            views = "roi", np.stack(crops), np.stack(masks)
+            logits = self._run(*views, ["optic_nerve"], 8)["optic_nerve"]
+            logits = self._mirrored_too(*views, "optic_nerve", 8, logits, detailed[found])
+            for index, matrix, crop in zip(found, matrices, logits.cpu().numpy(), strict=True):
                 for channel, name in enumerate(TASKS["optic_nerve"]):
                     fine = cv2.warpAffine(
                         crop[channel],
@@ -387,29 +410,6 @@ def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
     frame = Frame.from_field_of_view(fov, FRAME_SIDE)
     large = Frame.from_field_of_view(fov, LARGE_SIDE).warp(image) if frame.scale >= LARGE_SCALE else None
     return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame, large)
-
-
-def locate_fovea(heat: torch.Tensor, least: float = 0.2) -> tuple[tuple[float, float] | None, float]:
-    """Fovea from heatmap logits ``[h, w]`` of the whole-frame view.
-
-    Returns
-    -------
-    point : tuple of float or None
-        ``(x, y)`` in the canonical frame, px; None where the confidence is under ``least``.
-    confidence : float
-        Probability mass within half a disc diameter of the peak.
-    """
-    p = F.softmax(heat.flatten().float(), 0).view(heat.shape).cpu().numpy()
-    smooth = cv2.GaussianBlur(p, (0, 0), 2.0)
-    y, x = np.unravel_index(int(smooth.argmax()), p.shape)
-    ys, xs = np.mgrid[: p.shape[0], : p.shape[1]]
-    near = p * ((xs - x) ** 2 + (ys - y) ** 2 <= _FOVEA_CELLS**2)
-    confidence = float(near.sum())
-    if confidence < least:
-        return None, confidence
-    cx, cy = (near * xs).sum() / near.sum(), (near * ys).sum() / near.sum()
-    factor = HEAT_STRIDE * FRAME_SIDE / WHOLE_SIDE
-    return (float((cx + 0.5) * factor - 0.5), float((cy + 0.5) * factor - 0.5)), confidence
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

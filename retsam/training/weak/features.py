@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from retsam.cohort.reading import read_photograph
 from retsam.quality.metrics import content_hash
-from retsam.segmentation import postprocess
+from retsam.segmentation.landmarks import disc_circle
 from retsam.segmentation.predict import FRAME_SIDE, WHOLE_SIDE, Segmenter, locate_fovea, prepare
 from retsam.segmentation.weak import STRIDE
 from retsam.training import augment
@@ -185,7 +185,7 @@ class _Builder:
     def _locate(self, features: list[torch.Tensor], fov: np.ndarray) -> np.ndarray:
         """Disc ``x, y, diameter`` and fovea ``x, y``, px of the whole-frame view; NaN where not found."""
         nerve = torch.sigmoid(self.network.decoders["optic_nerve"](features).float()).cpu().numpy()[0, 0] * fov
-        disc = postprocess.disc_circle(nerve) or (np.nan,) * 3
+        disc = disc_circle(nerve) or (np.nan,) * 3
         fovea, _ = locate_fovea(self.network.decoders["macula"](features)[0, 0])
         fovea = (np.nan,) * 2 if fovea is None else tuple(v * WHOLE_SIDE / FRAME_SIDE for v in fovea)
         return np.array([*disc, *fovea])
