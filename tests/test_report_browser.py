@@ -140,6 +140,40 @@ def test_forest_shows_covariate_sets_beside_each_other(report):
     assert points(report, "#fig-forest") > one
 
 
+def test_a_wild_estimate_does_not_press_the_others_together(report):
+    """One of the made-up tests of dr has a log odds ratio of 45; it is told by an arrow at the edge."""
+    choose(report, "#association-bar", "outcome", "dr")
+    choose(report, "#fig-forest", "top", "1000")
+    cells = report.execute_script("return [...document.querySelectorAll('#fig-forest .host text.cell')].map(t => t.textContent)")
+    assert any("10" in c and "\u00d7" in c for c in cells), "the wild one is not among the rows"
+    ticks = report.execute_script("return [...document.querySelectorAll('#fig-forest .host text.tick')].map(t => t.textContent)")
+    assert not any("\u00d7" in t for t in ticks), ticks
+    spread = report.execute_script(
+        "const x = [...document.querySelectorAll('#fig-forest .host .interval .whisker:first-child')].map(l => l.x2.baseVal.value"
+        " - l.x1.baseVal.value); return x.sort((a, b) => a - b)[Math.floor(x.length / 2)]"
+    )
+    assert spread > 25
+
+
+def test_a_part_too_small_to_be_shown_is_no_zero(report):
+    cells = report.execute_script("return [...document.querySelectorAll('#fig-missingness .host text.cell')].map(t => t.textContent)")
+    assert cells and "0.0 %" not in cells
+    assert any(c.startswith(("<5", "> ")) for c in cells)
+
+
+def test_names_of_the_heat_map_are_whole_where_there_is_room(report):
+    drawn, names = report.execute_script(
+        "const f = document.querySelector('#fig-correlation canvas').closest('.fig'); const texts = [];"
+        "const was = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (t, ...rest) { texts.push(t); return was.call(this, t, ...rest); };"
+        "f.querySelector('[aria-label=\"Reset zoom\"]').click();"
+        "CanvasRenderingContext2D.prototype.fillText = was;"
+        "return [texts, [...document.querySelectorAll('#tab-associations_all tbody tr')].map(r => r.cells[0].textContent)]"
+    )
+    long = [n.split(" ")[0] for n in names if len(n.split(" ")[0]) > 26 and not n.startswith("made_up")]
+    assert long and any(n in drawn for n in long)
+
+
 def test_a_marked_biomarker_is_marked_in_every_plot(report):
     report.execute_script("document.querySelector('#tab-associations_all tbody tr').click()")
     for figure in ("volcano", "manhattan", "qq"):
@@ -240,6 +274,11 @@ def test_readable_at_400_px(report):
             "pre, svg')).map(e => e.outerHTML.slice(0, 80))"
         )
         assert wide == []
+        for table in ("top", "associations_all"):
+            edge = report.execute_script(
+                "return document.querySelector(arguments[0] + ' tbody tr').cells[2].getBoundingClientRect().right", f"#tab-{table}"
+            )
+            assert edge <= 400, f"the estimates of {table} are out of sight"
         small = report.execute_script(
             "return [...document.querySelectorAll('.host svg text')].filter(t => parseFloat(getComputedStyle(t).fontSize) < 11).length"
         )

@@ -289,13 +289,16 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
     for ax, outcome in zip(axes, outcomes, strict=True):
         mine = table[table["outcome"] == outcome].sort_values("neg_log10_p", ascending=False).head(config.forest_rows)
         ratio = is_ratio(study, outcome)
-        span = limits(mine["estimate"].tolist(), 0.6, [0.0])
+        span = limits(mine["estimate"].clip(*bulk(mine["estimate"].tolist())).tolist(), 0.6, [0.0])
         low, high = max(span[0], mine["ci_low"].min()), min(span[1], mine["ci_high"].max())
         low, high = limits([low, high], 0.04, [0.0])
         for y, row in enumerate(mine.itertuples()):
             colour, marker = families.get(row.biomarker_family, (SOFT, "o"))
             ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, linewidth=1.1)
             ax.plot(row.estimate, y, marker=marker, color=colour, markersize=4)
+            for edge, beyond, arrow in ((low, row.ci_low < low, "<"), (high, row.ci_high > high, ">")):
+                if beyond:
+                    ax.plot(edge, y, marker=arrow, color=colour, markersize=4, clip_on=False)
             text = f"{estimate_text(row.estimate, row.ci_low, row.ci_high, ratio)}   p {p_text(row.neg_log10_p)}"
             ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
         ax.axvline(0, color=SOFT, linewidth=0.8)

@@ -108,9 +108,11 @@ def bulk(values: Sequence[float]) -> tuple[float, float]:
     known = np.array([v for v in values if v is not None and np.isfinite(v)], dtype=float)
     if known.size < 8:
         return -math.inf, math.inf
-    low, high = np.quantile(known, [0.03, 0.97])
-    room = max(high - low, 1e-9)
-    return float(low - 1.5 * room), float(high + 1.5 * room)
+    # of a few, even one moves the outer quantiles
+    outer, times = (0.25, 3.0) if known.size < 40 else (0.03, 1.5)
+    low, high = np.quantile(known, [outer, 1 - outer])
+    room = max(high - low, 1e-9) * times
+    return float(low - room), float(high + room)
 
 
 def limits(values: Sequence[float], pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:

@@ -128,8 +128,10 @@ function scale(domain, range) {
 function bulk(values) {
   const v = values.filter(finite).sort((a, b) => a - b);
   if (v.length < 8) return [-Infinity, Infinity];
-  const at = (q) => v[Math.round(q * (v.length - 1))], room = Math.max(at(0.97) - at(0.03), 1e-9);
-  return [at(0.03) - 1.5 * room, at(0.97) + 1.5 * room];
+  // Of a few, even one moves the outer quantiles.
+  const [outer, times] = v.length < 40 ? [0.25, 3] : [0.03, 1.5];
+  const at = (q) => v[Math.round(q * (v.length - 1))], room = Math.max(at(1 - outer) - at(outer), 1e-9) * times;
+  return [at(outer) - room, at(1 - outer) + room];
 }
 
 function padDomain(values, pad = 0.05, include = []) {

@@ -21,8 +21,8 @@ class ForestPlot {
     const s = this.spec, bounds = [];
     for (const r of s.rows) if (finite(r.est)) bounds.push([r.lo ?? r.est, r.hi ?? r.est, r.est]);
     if (!bounds.length) return [-1, 1];
-    const ests = bounds.map((b) => b[2]);
-    // One wild interval must not squeeze all others: bounds are clipped to a few times the spread of the estimates.
+    const [least, most] = bulk(bounds.map((b) => b[2])), ests = bounds.map((b) => Math.min(most, Math.max(least, b[2])));
+    // One wild estimate or interval must not squeeze all others: bounds are clipped to a few times the spread of the estimates.
     const lo0 = Math.min(s.ref, ...ests), hi0 = Math.max(s.ref, ...ests), room = Math.max(hi0 - lo0, 1e-6);
     const sorted = bounds.map((b) => b[1] - b[0]).sort((a, b) => a - b), typical = sorted[Math.floor(sorted.length * 0.75)] || room;
     const reach = Math.max(room * 0.6, typical);

@@ -24,7 +24,7 @@ class HeatMap {
   layout() {
     const n = this.spec.keep.length, W = this.width;
     const view = this.view || { i: 0, j: 0, n };
-    const labelRoom = W < 520 ? 8 : 176, tree = this.view || !this.spec.tree || this.spec.keep.length < this.spec.labels.length ? 0 : 44;
+    const longest = Math.max(...this.spec.keep.map((k) => this.spec.labels[k].length)), labelRoom = W < 520 ? 8 : Math.min(W * 0.3, Math.max(60, 14 + 6.1 * Math.min(longest, 44))), tree = this.view || !this.spec.tree || this.spec.keep.length < this.spec.labels.length ? 0 : 44;
     const cell = Math.max(1, Math.min(26, (W - labelRoom - 4) / view.n));
     return { n, view, labelRoom, tree, cell, size: cell * view.n, top: 4 + tree };
   }
@@ -57,7 +57,7 @@ class HeatMap {
       const px = (v) => (v + 0.5) * size, py = (v) => g.top - 3 - v * (g.tree - 5);
       to.line([[px(x0), py(h0)], [px(x0), py(h)], [px(x1), py(h)], [px(x1), py(h1)]]);
     }
-    if (names) for (let a = 0; a < g.view.n; a++) to.text(g.size + 5, g.top + (a + 0.5) * size, clipLabel(s.labels[s.keep[g.view.i + a]], 26), 0, "left");
+    if (names) for (let a = 0; a < g.view.n; a++) to.text(g.size + 5, g.top + (a + 0.5) * size, clipLabel(s.labels[s.keep[g.view.i + a]], g.labelRoom > 20 ? Math.floor((g.labelRoom - 8) / 6) : 26), 0, "left");
     if (g.cell >= 8.5) for (let b = 0; b < g.view.n; b++) to.text((b + 0.5) * size, g.top + g.size + 5, clipLabel(s.labels[s.keep[g.view.j + b]], 22), Math.PI / 2, "left");
     const y0 = g.top + g.size + (g.cell >= 8.5 ? 154 : 12), w = Math.min(200, this.width - 80);
     for (let k = 0; k < 40; k++) to.rect(26 + (k * w) / 40, y0, w / 40 + 0.5, 9, HeatMap.shade(-100 + (200 * (k + 0.5)) / 40, dark));

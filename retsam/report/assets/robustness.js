@@ -244,7 +244,10 @@ builders.bars = (figure, host, block) => {
     const out = labels.map((label) => {
       const mine = shown.filter((r) => r.label === label), values = series.map((s) => { const m = mine.find((r) => r.series === s); return m ? m.value : 0; });
       const total = values.reduce((a, b) => a + (finite(b) ? b : 0), 0), counts = mine.filter((r) => r.text).map((r) => `${r.series}: ${r.text}`);
-      return { label, values, text: block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total), tip: [label, ...counts] };
+      const unseen = mine.filter((r) => !finite(r.value) && r.text), sum = block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total);
+      // A part that is too small to be shown is no zero: it stands as the bound that it is.
+      const text = !unseen.length ? sum : total > 0 ? `> ${sum}` : unseen.map((r) => r.text).join(" + ");
+      return { label, values, text, tip: [label, ...counts] };
     });
     plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, hidden: (block.joined || []).filter((s) => !shown.some((r) => r.series === s)), max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: (block.joined || []).includes(s) ? "var(--hair)" : color(i) })), rows: out });
   };
