@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from retsam.association import AssociationConfig, associate
+
 REASONS = ("no_disc", "zone_outside_fov")
 
 
@@ -63,3 +65,18 @@ def simulated_tables(n_subjects: int = 400, n_biomarkers: int = 6, seed: int = 0
     biomarkers.loc[gone, "b4"] = np.nan
     biomarkers.loc[gone, "b4__reason"] = rng.choice(REASONS, int(gone.sum()))
     return cohort, quality, biomarkers
+
+
+def plan(**changes) -> AssociationConfig:
+    """A plan with one outcome and two covariate sets, changed."""
+    settings = {"outcomes": ["dr"], "covariate_sets": {"crude": [], "age_sex": ["age", "sex"]}}
+    return AssociationConfig(**{**settings, **changes})
+
+
+def run(tables, biomarker_changes=None, cohort_changes=None, quality_changes=None, **changes):
+    """Associations of changed tables under a changed plan."""
+    cohort, quality, biomarkers = (t.copy() for t in tables)
+    for table, change in ((cohort, cohort_changes), (quality, quality_changes), (biomarkers, biomarker_changes)):
+        for column, value in (change or {}).items():
+            table[column] = value
+    return associate(plan(**changes), cohort, quality, biomarkers)
