@@ -15,7 +15,7 @@ _SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exud
 TWIGS = "vessel_twigs"
 """Key of the threshold of twigs, among those of the heads."""
 # A twig is drawn where its probability is this share of that on its centreline, and counts from so many px (1,024 px frame) of length on.
-_TWIG_HEIGHT, _TWIG_LENGTH = 0.7, 10
+_TWIG_HEIGHT, _TWIG_LENGTH = 0.85, 10
 
 
 def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twigs: float | None = None) -> np.ndarray:
@@ -23,7 +23,7 @@ def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twig
 
     A network is less sure of a thin vessel than of a thick one, so that one threshold makes trees too short or trunks too wide. So pixels
     over a lower threshold count as well where they are connected with a sure vessel, as a line only: the centreline of what is connected,
-    and beside it what reaches 0.7 of the centreline's probability. Length comes back without width.
+    and beside it what reaches 0.85 of the centreline's probability. Length comes back without width.
 
     Parameters
     ----------
