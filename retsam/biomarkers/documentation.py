@@ -14,6 +14,7 @@ from retsam.biomarkers.eye import ROW_COLUMNS
 from retsam.biomarkers.lesions import CLASSES, GROUPS
 from retsam.biomarkers.own_masks import EXTRA_COLUMNS
 from retsam.biomarkers.registry import FAMILIES, REASONS, Biomarker, registry
+from retsam.biomarkers.worth import PROTOCOLS, about, fidelity, in_words, repeatability
 
 _TITLES = {
     "image": "Image",
@@ -34,6 +35,15 @@ One row an eye, one column a biomarker; beside each, `<name>__reason` says why i
 
 Lengths are in native pixels (`_px`), disc diameters (`_dd`) and micrometres (`_um`); areas in their squares (`_px2`, `_dd2`, `_mm2`).
 A value outside its possible range is empty with `out_of_range`.
+
+## What a value is worth
+
+*Repeats* says how much a value moves within an eye (coefficient of variation; only of quantities that cannot be negative) and which share
+of the variance lies between eyes (one-way ICC), under two protocols (`benchmarks/repeatability.py`): {protocols}.
+
+*Follows* compares masks of the shipped network with drawn ones of the same photographs, never trained on: Pearson's r over the
+photographs of a data set, and the bias in standard deviations of the drawn masks' values (`benchmarks/fidelity.py`,
+[its page](benchmarks/fidelity.md)). Where a cell is empty, it was not measured: not drawn, too few eyes with a value, or no spread.
 
 ## Geometry
 
@@ -84,11 +94,15 @@ def _merge(entries: Iterable[Biomarker]) -> list[tuple[str, Biomarker]]:
 
 
 def _table(lines: list[tuple[str, Biomarker]]) -> list[str]:
-    out = ["| column | definition | unit | needs | range | higher or lower | source |", "|---|---|---|---|---|---|---|"]
+    out = [
+        "| column | definition | unit | needs | range | higher or lower | source | repeats: CV, ICC | follows: r, bias (SD) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, entry in lines:
         unit = "" if entry.unit == "1" else entry.unit
         needs = ", ".join(entry.needs).replace("|", " or ")
         cells = (f"`{name}`", entry.definition.replace("|", "\\|"), unit, needs, _range(entry), entry.direction, entry.source)
+        cells += in_words(entry.name)
         out.append("| " + " | ".join(cells) + " |")
     return out
 
@@ -119,7 +133,8 @@ def biomarkers_markdown() -> str:
     """Text of ``docs/biomarkers.md``."""
     known = registry(extra=True)
     floors = ", ".join(f"{kind.replace('_', ' ')} {pixels}" for kind, pixels in RESOLUTION_FLOORS.items())
-    lines = [_INTRODUCTION.format(floors=floors)]
+    protocols = "; ".join(f"*{name}*, {text}" for name, text in PROTOCOLS.items())
+    lines = [_INTRODUCTION.format(floors=floors, protocols=protocols)]
     lines += ["## About the row", "", "| column | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in {**ROW_COLUMNS, **EXTRA_COLUMNS}.items()]
     lines += ["", "## Reasons", "", "| code | meaning |", "|---|---|", *(f"| `{code}` | {text} |" for code, text in REASONS.items()), ""]
@@ -132,9 +147,15 @@ def biomarkers_markdown() -> str:
 
 
 def biomarkers_json() -> str:
-    """Text of ``docs/biomarkers.json``: ``biomarkers`` (by name), ``reasons``, ``row_columns``."""
+    """Text of ``docs/biomarkers.json``: ``biomarkers`` (by name), ``reasons``, ``row_columns``, ``protocols`` of repeatability and
+    ``evidence``, how repeatability and fidelity were measured."""
+    worth = {"repeatability": repeatability(), "fidelity": fidelity()}
     content = {
-        "biomarkers": {name: entry.to_dict() for name, entry in registry(extra=True).items()},
+        "biomarkers": {
+            name: entry.to_dict() | {kind: of.get(name) for kind, of in worth.items()} for name, entry in registry(extra=True).items()
+        },
+        "protocols": PROTOCOLS,
+        "evidence": about(),
         "reasons": REASONS,
         "row_columns": {**ROW_COLUMNS, **EXTRA_COLUMNS},
     }
