@@ -1,0 +1,110 @@
+"""Accuracy of the shipped network on photographs that it was never trained on, as the table of the README.
+
+    python benchmarks/accuracy.py --data $RETSAM_DATA [--limit 20] [--out runs/accuracy] [--write]
+
+Runs ``retsam evaluate`` three times: on the parts kept out of training, vessels drawn in no one's pen; the vessel data sets again, each in
+its own pen; fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there
+already, from the same weights, is not repeated. ``--write`` puts the table between the README's markers and the scores of the first and
+last run into the model card. The last line is one JSON object of the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from retsam.segmentation.predict import DEFAULT_WEIGHTS
+from retsam.segmentation.weights import file_sha256
+from retsam.training.export import attach_scores
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- accuracy:begin -->\n", "<!-- accuracy:end -->"
+HELD_OUT = "config/train-base.yaml"
+VESSELS = ("drive", "hrf", "gave", "aria", "orvs")
+ARTERIES = ("drive", "hrf", "gave")
+LESIONS = ("hard_exudate", "hemorrhage", "cotton_wool_spot", "microaneurysm")
+
+# Name, data set, target, metric, pooled over pixels; those of vessels have a figure in the data set's own pen too.
+ROWS = [
+    *((f"vessel DSC, {d}", d, "vessel", "dsc") for d in VESSELS),
+    *((f"vessel clDice, {d}", d, "vessel", "cldice") for d in VESSELS),
+    *((f"artery/vein accuracy on vessels found, {d}", d, "artery_vein", "accuracy_found") for d in ARTERIES),
+    *((f"artery/vein accuracy on all drawn vessels, {d}", d, "artery_vein", "accuracy") for d in ARTERIES),
+    *((f"{target} DSC, {d}", d, target, "dsc") for d in ARTERIES for target in ("artery", "vein")),
+    *((f"disc DSC, {d}", d, "disc", "dsc") for d in ("drishti", "ords", "palm", "idrid_seg")),
+    ("cup DSC, drishti", "drishti", "cup", "dsc"),
+    ("vertical CDR error, drishti", "drishti", "vcdr", "error"),
+    ("fovea error, DD, idrid_grading", "idrid_grading", "fovea", "distance_dd"),
+    ("fovea within 0.25 DD, idrid_grading", "idrid_grading", "fovea", "within_0.25_dd"),
+    ("fovea within 0.5 DD, idrid_grading", "idrid_grading", "fovea", "within_0.5_dd"),
+    *((f"{target} DSC, idrid_seg", "idrid_seg", target, "dsc") for target in LESIONS),
+    *((f"{target} AUPR, mean over images, idrid_seg", "idrid_seg", target, "aupr") for target in LESIONS),
+    *((f"{target} AUPR, pooled over pixels, idrid_seg", "idrid_seg", target, "aupr_pooled") for target in LESIONS),
+    ("exudate, image AUC, hei_med (camera not trained on)", "hei_med", "hard_exudate", "image_auc"),
+]
+
+
+def scores(data: Path, out: Path, options: list[str]) -> dict:
+    """Scores of one evaluation, run where they are missing or of other weights."""
+    about = out.with_suffix(".run.json")
+    weights = file_sha256(DEFAULT_WEIGHTS)
+    if not (out.exists() and about.exists() and json.loads(about.read_text())["weights_sha256"] == weights):
+        command = [sys.executable, "-m", "retsam", "evaluate", "--manifest", str(data / "manifest.csv"), "--root", str(data)]
+        command += ["--held-out", HELD_OUT, "--out", str(out), *options]
+        print("$", " ".join(command[1:]), flush=True)
+        subprocess.run(command, cwd=ROOT, check=True)
+    return json.loads(out.read_text())
+
+
+def figure(values: dict, dataset: str, target: str, metric: str) -> dict | None:
+    """Value, interval and n of one metric; None where it was not scored."""
+    pooled = metric.endswith("_pooled")
+    entry = values.get(dataset, {}).get(target, {}).get(metric.removesuffix("_pooled"))
+    if entry is None:
+        return None
+    keys = ("pooled", "pooled_ci_low", "pooled_ci_high") if pooled else ("value", "ci_low", "ci_high")
+    return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n"]}
+
+
+def cell(entry: dict | None) -> str:
+    """A figure for people."""
+    if entry is None or entry["value"] is None:
+        return ""
+    return f"{entry['value']:.3f} ({entry['low']:.3f}-{entry['high']:.3f}), n = {entry['n']}"
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument("--limit", type=int, default=20, help="photographs of each data set, but of fovea and HEI-MED")
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder for scores")
+    parser.add_argument("--write", action="store_true", help="write the README's table and the model card")
+    arguments = parser.parse_args()
+    data, out = arguments.data.resolve(), arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    limit = ["--limit", str(arguments.limit)]
+    plain = scores(data, out / "plain.json", limit)
+    pens = scores(data, out / "pens.json", ["--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))])
+    full = scores(data, out / "full.json", ["--dataset", "idrid_grading", "--dataset", "hei_med"])
+    plain |= {name: full[name] for name in ("idrid_grading", "hei_med")}
+    lines, figures = ["| what, on photographs never trained on | in no one's pen | in the data set's pen |", "|---|---|---|"], {}
+    for name, *where in ROWS:
+        own = figure(pens, *where) if where[0] in VESSELS else None
+        figures[name] = {"plain": figure(plain, *where), "own_pen": own}
+        lines.append(f"| {name} | {cell(figures[name]['plain'])} | {cell(own)} |")
+    print("\n".join(lines))
+    if arguments.write:
+        readme = ROOT / "README.md"
+        before, rest = readme.read_text().split(BEGIN)
+        readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END, 1)[1])
+        for name in ("plain", "full"):
+            attach_scores(DEFAULT_WEIGHTS.with_suffix(".json"), out / f"{name}.json")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
