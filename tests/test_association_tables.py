@@ -14,8 +14,10 @@ from retsam.association import associate
 from retsam.association.analysis import Known, analyse
 from retsam.association.circularity import learned_photographs
 from retsam.association.cli import meta
+from retsam.association.describe import table1
 from retsam.association.dictionary import COLUMNS, TABLES
-from retsam.association.sample import PlanError
+from retsam.association.problems import Problems
+from retsam.association.sample import PlanError, build_sample
 from retsam.association.tables import guard, write_analysis
 
 CONTRACT = (
@@ -160,6 +162,28 @@ def test_description_tables(analysis, tables):
     total = density.groupby(["outcome", "group", "biomarker"])["count"].sum()
     distribution = analysis.tables["distribution"].set_index(["outcome", "group", "biomarker"])["n"]
     pd.testing.assert_series_equal(total.sort_index(), distribution.sort_index(), check_names=False)
+
+
+def test_table_1_equals_tableone(tables):
+    """Means, counts and standardised differences, which tableone rounds to three digits."""
+    from tableone import TableOne
+
+    config = plan(covariate_sets={"all": ["age", "sex", "site"]})
+    sample = build_sample(config, *tables, ["b0"])
+    problems = Problems(sample, config)
+    mine = table1(problems, config).set_index(["variable", "level", "group"])
+    eyes = sample.frame[problems.eligible["dr"]].assign(dr=lambda f: f["dr"].map({0.0: "controls", 1.0: "cases"}))
+    theirs = TableOne(
+        eyes[["age", "sex", "site", "dr"]], continuous=["age"], categorical=["sex", "site"], groupby="dr", pval=False, smd=True, decimals=4
+    ).tableone
+    theirs.columns = [c[-1] for c in theirs.columns]
+    for variable, level, label in (("age", "", "age, mean (SD)"), ("sex", "Female", "sex, n (%)"), ("site", "A", "site, n (%)")):
+        row = theirs.loc[(label, level)]
+        smd = abs(float(next(row[c] for c in theirs.columns if c.startswith("SMD"))))
+        assert mine.loc[(variable, level, "all"), "smd"] == pytest.approx(smd, abs=6e-4), variable
+        for group in ("cases", "controls"):
+            value = float(row[group].split(" ")[0])
+            assert mine.loc[(variable, level, group), "value"] == pytest.approx(value, abs=6e-5), (variable, group)
 
 
 def test_sensitivity_holds_and_names_what_changed(analysis):
