@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from fundus_drawings import write_manifest
 
 from retsam.segmentation.postprocess import TWIGS
@@ -12,6 +14,7 @@ from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.weights import load_state
 from retsam.training import labels as lab
 from retsam.training import losses
+from retsam.training.cli import train
 from retsam.training.config import TaskConfig, TrainConfig
 from retsam.training.export import export, export_own_trunk
 from retsam.training.sampler import TaskSampler
@@ -27,6 +30,12 @@ def config(tmp_path):
     tasks = {"vessels": TaskConfig(**crops, pen=1.0, skeleton=0.5), "lesions_dr": TaskConfig(**crops)}
     manifest = write_manifest(tmp_path)
     return TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", init="random", tasks=tasks, steps=5, warmup=1)
+
+
+def write_config(config: TrainConfig):
+    path = config.out.parent / "train.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    return path
 
 
 def test_a_crop_has_its_data_sets_pen_or_none(config):
@@ -66,8 +75,14 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     segmenter = Segmenter(base, precision="float32")
     assert segmenter.pens == {"vessels": ["drawn"]} and segmenter.pen is None
     card = json.loads(base.with_suffix(".json").read_text())
-    card["heads"]["vessel"]["pens"]["drawn"] = 0.61
     assert set(card["heads"]["vessel"]["pen_twigs"]) == {"drawn"}
+    moved = json.loads(json.dumps(card))
+    moved["heads"]["vessel"] |= {"threshold": 0.99, "twigs": 0.98}
+    base.with_suffix(".json").write_text(json.dumps(moved))
+    result = CliRunner().invoke(train, ["thresholds", "--config", str(write_config(config)), "--weights", str(base), "--per-dataset", "2"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(base.with_suffix(".json").read_text())["heads"] == card["heads"], "chosen anew, on the same photographs"
+    card["heads"]["vessel"]["pens"]["drawn"] = 0.61
     card["heads"]["vessel"] |= {"twigs": 0.11, "pen_twigs": {"drawn": 0.22}}
     base.with_suffix(".json").write_text(json.dumps(card))
     state, _ = load_state(base)

@@ -341,7 +341,14 @@ def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12) -> di
     dict
         Of :func:`calibrate`.
     """
-    chosen = calibrate(config, Segmenter(weights), per_dataset)
+    segmenter = Segmenter(weights)
+    # As on export: what the card says now has no part in the choice.
+    for name in set(_HEADS) & set(segmenter.card["heads"]):
+        entry = segmenter.card["heads"][name]
+        segmenter.card["heads"][name] = {key: value for key, value in entry.items() if key not in ("pens", "twigs", "pen_twigs")}
+        segmenter.card["heads"][name]["threshold"] = 0.5
+    segmenter.use_pen(None)
+    chosen = calibrate(config, segmenter, per_dataset)
     path = Path(weights).with_suffix(".json")
     card = json.loads(path.read_text())
     for name, entry in chosen.items():
