@@ -269,12 +269,12 @@ def main() -> int:
     parser.add_argument("--cohorts", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="Processes.")
-    parser.add_argument("--only", default="", help="Scenarios whose name contains this, or one of several with commas between.")
+    parser.add_argument("--only", default="", help="Scenarios whose name contains this, or one of several with `;` between.")
     parser.add_argument("--page", help="Markdown file to write.")
     parser.add_argument("--quick", type=int, default=4, help="Times as many cohorts for scenarios of single fits.")
     parser.add_argument("--parts", help="Folder that keeps the results of each scenario; a later run with the same settings reads them.")
     args = parser.parse_args()
-    wanted = [s for s in SCENARIOS if any(part in s for part in args.only.split(","))]
+    wanted = [s for s in SCENARIOS if any(part in s for part in args.only.split(";"))]
     if not wanted or args.cohorts < 2:
         print("no scenario of that name, or fewer than 2 cohorts: nothing to measure", file=sys.stderr)
         return 1
