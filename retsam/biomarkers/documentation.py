@@ -65,7 +65,8 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - *Wide field*: densities are of the whole field seen and not comparable with those of 45 degrees; compare zones B and C. The retina is
   taken as flat, which holds to about 60 degrees.
 - *Low resolution*: each kind of biomarker has a least diameter of the field of view in native pixels, below which it is empty
-  (`resolution_too_low`): {floors}. An upsampled photograph is judged by the pixels it has.
+  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has. Vessels are
+  measured on one grid in parts of the field of view; what is thinner than 1/560 of its diameter has no place in their graph.
 """
 
 
@@ -95,13 +96,15 @@ def _merge(entries: Iterable[Biomarker]) -> list[tuple[str, Biomarker]]:
 
 def _table(lines: list[tuple[str, Biomarker]]) -> list[str]:
     out = [
-        "| column | definition | unit | needs | range | higher or lower | source | repeats: CV, ICC | follows: r, bias (SD) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| column | definition | unit | needs | range | resolution_floor, px | higher or lower | source | repeats: CV, ICC "
+        "| follows: r, bias (SD) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in lines:
         unit = "" if entry.unit == "1" else entry.unit
         needs = ", ".join(entry.needs).replace("|", " or ")
-        cells = (f"`{name}`", entry.definition.replace("|", "\\|"), unit, needs, _range(entry), entry.direction, entry.source)
+        cells = (f"`{name}`", entry.definition.replace("|", "\\|"), unit, needs, _range(entry))
+        cells += (str(entry.resolution_floor or ""), entry.direction, entry.source)
         cells += in_words(entry.name)
         out.append("| " + " | ".join(cells) + " |")
     return out

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 
+from retsam.biomarkers.config import RESOLUTION_FLOORS
+
 #: Families in the order of the columns, and the module that holds each one's ``DICTIONARY``.
 FAMILIES: dict[str, str] = {
     "image": "retsam.biomarkers.image",
@@ -117,9 +119,14 @@ class Biomarker:
         """Whether the value should not move when the same eye is photographed with other pixels."""
         return not self.unit.startswith("px")
 
+    @property
+    def resolution_floor(self) -> int | None:
+        """Least diameter of the field of view (native px, as shipped) below which it is null with `resolution_too_low`; None for none."""
+        return RESOLUTION_FLOORS[self.resolution] if self.resolution else None
+
     def to_dict(self) -> dict[str, object]:
         """Plain types, for JSON: infinite bounds become None."""
-        plain = asdict(self)
+        plain = asdict(self) | {"resolution_floor": self.resolution_floor}
         plain["needs"] = list(self.needs)
         plain["valid_range"] = [None if math.isinf(bound) else bound for bound in self.valid_range]
         return plain
