@@ -93,9 +93,11 @@ class Source:
 
     def __init__(self, weights: Path | None, pen: str | None, folder: Path | None, thresholds: dict[str, float]) -> None:
         self.segmenter: Segmenter | None = None
-        self.weights, self.pen, self.folder, self.thresholds = weights, pen, folder, thresholds
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+        self.weights, self.pen, self.thresholds = weights, pen, thresholds
+        # A folder within for each weights file: predictions of two networks must never stand in for each other.
+        self.folder = folder / file_sha256(weights or DEFAULT_WEIGHTS)[:12] if folder else None
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def predict(self, record: dict, rgb: np.ndarray) -> Prediction:
         path = self.folder and self.folder / f"{record['dataset']}-{record['split']}-{Path(record['image']).stem}-{self.pen or 'none'}.npz"
