@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy.py --data $RETSAM_DATA [--limit 20] [--out runs/accuracy] [--write]
 
-Runs ``retsam evaluate`` three times: on the parts kept out of training, vessels drawn in no one's pen; the vessel data sets again, each in
-its own pen; fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there
-already, from the same weights, is not repeated. ``--write`` puts the table between the README's markers and the scores of the first and
-last run into the model card. The last line is one JSON object of the figures.
+Runs ``retsam evaluate`` on the parts kept out of training, vessels drawn in no one's pen; on the vessel data sets again, each in its own
+pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there already,
+from the same weights and card, is not repeated. ``--write`` puts the table between the README's markers and the scores, but for those in
+a data set's pen, into the model card. The last line is one JSON object of the figures.
 """
 
 from __future__ import annotations
@@ -48,14 +48,18 @@ ROWS = [
 
 
 def scores(data: Path, out: Path, options: list[str]) -> dict:
-    """Scores of one evaluation, run where they are missing or of other weights."""
-    about = out.with_suffix(".run.json")
-    weights = file_sha256(DEFAULT_WEIGHTS)
-    if not (out.exists() and about.exists() and json.loads(about.read_text())["weights_sha256"] == weights):
+    """Scores of one evaluation, run where they are missing or of other weights or thresholds."""
+    heads = json.loads(DEFAULT_WEIGHTS.with_suffix(".json").read_text())["heads"]
+    other = {"scores"} if "--pen" in options else {"scores", "pens", "pen_twigs"}
+    rules = {name: {key: value for key, value in head.items() if key not in other} for name, head in heads.items()}
+    made_by = json.dumps([file_sha256(DEFAULT_WEIGHTS), rules], sort_keys=True)
+    mark = out.with_suffix(".made_by.json")
+    if not (out.exists() and mark.exists() and mark.read_text() == made_by):
         command = [sys.executable, "-m", "retsam", "evaluate", "--manifest", str(data / "manifest.csv"), "--root", str(data)]
         command += ["--held-out", HELD_OUT, "--out", str(out), *options]
         print("$", " ".join(command[1:]), flush=True)
         subprocess.run(command, cwd=ROOT, check=True)
+        mark.write_text(made_by)
     return json.loads(out.read_text())
 
 
@@ -88,9 +92,9 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     limit = ["--limit", str(arguments.limit)]
     plain = scores(data, out / "plain.json", limit)
-    pens = scores(data, out / "pens.json", ["--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))])
-    full = scores(data, out / "full.json", ["--dataset", "idrid_grading", "--dataset", "hei_med"])
-    plain |= {name: full[name] for name in ("idrid_grading", "hei_med")}
+    pens = scores(data, out / "pens.json", ["--task", "vessels", "--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))])
+    plain |= scores(data, out / "fovea.json", ["--task", "macula", "--task", "optic_nerve", "--dataset", "idrid_grading"])
+    plain |= scores(data, out / "hei_med.json", ["--task", "lesions_dr", "--dataset", "hei_med"])
     lines, figures = ["| what, on photographs never trained on | in no one's pen | in the data set's pen |", "|---|---|---|"], {}
     for name, *where in ROWS:
         own = figure(pens, *where) if where[0] in VESSELS else None
@@ -101,7 +105,7 @@ def main() -> None:
         readme = ROOT / "README.md"
         before, rest = readme.read_text().split(BEGIN)
         readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END, 1)[1])
-        for name in ("plain", "full"):
+        for name in ("plain", "fovea", "hei_med"):
             attach_scores(DEFAULT_WEIGHTS.with_suffix(".json"), out / f"{name}.json")
     print(json.dumps(figures))
 
