@@ -32,8 +32,6 @@ PACKAGES = (
     "xarray",
     "dask",
     "distributed",
-    "statsmodels",
-    "lifelines",
     "formulaic",
     "matplotlib",
     "pydantic",

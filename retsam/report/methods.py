@@ -58,7 +58,7 @@ def package_versions(study: Study) -> dict[str, str]:
     if isinstance(recorded, Mapping):
         return {str(k): str(v) for k, v in recorded.items() if v}
     found = {}
-    for name in ("torch", "numpy", "scipy", "pandas", "statsmodels", "lifelines", "scikit-image", "zarr", "dask", "snakemake"):
+    for name in ("torch", "numpy", "scipy", "pandas", "scikit-image", "zarr", "dask", "snakemake"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
