@@ -65,8 +65,7 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - *Wide field*: densities are of the whole field seen and not comparable with those of 45 degrees; compare zones B and C. The retina is
   taken as flat, which holds to about 60 degrees.
 - *Low resolution*: each kind of biomarker has a least diameter of the field of view in native pixels, below which it is empty
-  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has. Vessels are
-  measured on one grid in parts of the field of view; what is thinner than 1/560 of its diameter has no place in their graph.
+  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has.
 """
 
 

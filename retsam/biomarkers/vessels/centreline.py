@@ -15,11 +15,6 @@ from numba import njit
 from retsam.biomarkers.vessels.profiles import tip
 from retsam.biomarkers.vessels.smoothing import median_of, penalty_of, whittaker
 
-#: Longest wavelength that is tried, px: beyond it the penalty would drown the weights in rounding.
-LONGEST = 600.0
-#: Samples nearer to a free end than this (px) lie in its rounding.
-ROUNDED = 2.0
-
 
 @njit(cache=True)
 def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, valid, width):
@@ -60,7 +55,7 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, 
         middle = median_of(sample, k)
         width[s] = middle
         for i in range(first, last):
-            if valid[i] and (widths[i] > 1.5 * middle + 0.5 * unit or widths[i] < 0.5 * middle - 0.5 * unit):
+            if valid[i] and (widths[i] > 1.5 * middle + 0.5 or widths[i] < 0.5 * middle - 0.5):
                 valid[i] = 0
 
 
@@ -155,39 +150,6 @@ def meet_lines(lines, ends, node_position, node_radius, met):
 
 
 @njit(cache=True)
-def _misfit(values, fitted, weights, lead, number, wavelength):
-    """Misfit of a spline over `number` samples from `lead` on, averaged over windows of a quarter wavelength (px).
-
-    Pixel noise averages out along the vessel, misfit of the spline does not. The larger of the rms over all windows and a third of the
-    worst one: one bend must not be outvoted by a long vessel.
-    """
-    window = max(4, min(int(wavelength / 4.0), number // 3))
-    mean_y = 0.0
-    mean_x = 0.0
-    inside = 0
-    total = 0.0
-    worst = 0.0
-    windows = 0
-    for i in range(lead, lead + number):
-        if weights[i] == 1.0:
-            mean_y += values[i, 0] - fitted[i, 0]
-            mean_x += values[i, 1] - fitted[i, 1]
-            inside += 1
-        if i - window >= lead and weights[i - window] == 1.0:
-            mean_y -= values[i - window, 0] - fitted[i - window, 0]
-            mean_x -= values[i - window, 1] - fitted[i - window, 1]
-            inside -= 1
-        if i - lead + 1 >= window and inside > 0:
-            squared = (mean_y * mean_y + mean_x * mean_x) / (inside * inside)
-            total += squared
-            worst = max(worst, squared)
-            windows += 1
-    if windows == 0:
-        return math.inf
-    return max(math.sqrt(total / windows), math.sqrt(worst) / 3.0)
-
-
-@njit(cache=True)
 def fit_centrelines(
     mask,
     points,
@@ -217,8 +179,7 @@ def fit_centrelines(
     tolerance : tuple of float
         Misfit (px, rms) that pixels explain, constant part and part of the width.
     cutoff : tuple of float
-        Shortest wavelength (px, constant, and times the width) that may pass the spline, and the one (px) below which a spline must
-        mend a misfit that grows as its square: a corner makes one that large, pixels do not.
+        Shortest wavelength (px, constant, and times the width) that may pass the spline.
     out : float64 [K, 2], out
         Centreline samples about one pixel apart; K = M + room for the ends.
     out_width, out_kappa, out_valid : out [K]
@@ -266,10 +227,10 @@ def fit_centrelines(
             anchors[e, 1] = cx + reach * dx
             # Samples beyond the anchor lie in the rounded tip.
             if e == 0:
-                while begin < end and (points[begin, 0] - anchors[e, 0]) * dy + (points[begin, 1] - anchors[e, 1]) * dx > -ROUNDED:
+                while begin < end and (points[begin, 0] - anchors[e, 0]) * dy + (points[begin, 1] - anchors[e, 1]) * dx > -0.5:
                     begin += 1
             else:
-                while end > begin and (points[end, 0] - anchors[e, 0]) * dy + (points[end, 1] - anchors[e, 1]) * dx > -ROUNDED:
+                while end > begin and (points[end, 0] - anchors[e, 0]) * dy + (points[end, 1] - anchors[e, 1]) * dx > -0.5:
                     end -= 1
         lead = 0
         if anchored[0]:
@@ -301,24 +262,38 @@ def fit_centrelines(
         fitted = out[cursor : cursor + count]
         shortest = max(cutoff[0], cutoff[1] * w)
         allowed = tolerance[0] + tolerance[1] * w
-        # The longest wavelength whose misfit is allowed; between the first that is and the one before it by interpolation, so that a small
-        # change of the samples is a small change of the spline.
-        wavelength = max(shortest, min(4.0 * count, LONGEST))
-        before = wavelength
-        misfit_before = 0.0
+        # Beyond 400 samples the penalty would drown the weights in rounding.
+        wavelength = max(shortest, min(4.0 * count, 400.0))
         while True:
             whittaker(values, weights, penalty_of(wavelength), fitted)
             if wavelength <= shortest or count < 6:
                 break
-            ratio = _misfit(values, fitted, weights, lead, end - begin + 1, wavelength) / (allowed * max(1.0, cutoff[2] / wavelength) ** 2)
-            if ratio <= 1.0:
-                if misfit_before > 1.0:
-                    f = math.log(misfit_before) / (math.log(misfit_before) - math.log(max(ratio, 1e-3)))
-                    wavelength = before * (wavelength / before) ** f
-                    whittaker(values, weights, penalty_of(wavelength), fitted)
+            # Pixel noise averages out along the vessel, misfit of the spline does not: so judge residuals averaged over a window
+            # of a quarter wavelength, over all (rms) and at the worst place (one bend must not be outvoted by a long vessel).
+            window = max(4, min(int(wavelength / 4.0), (end - begin + 1) // 3))
+            mean_y = 0.0
+            mean_x = 0.0
+            inside_window = 0
+            total = 0.0
+            worst = 0.0
+            number = 0
+            for i in range(lead, lead + end - begin + 1):
+                if weights[i] == 1.0:
+                    mean_y += values[i, 0] - fitted[i, 0]
+                    mean_x += values[i, 1] - fitted[i, 1]
+                    inside_window += 1
+                if i - window >= lead and weights[i - window] == 1.0:
+                    mean_y -= values[i - window, 0] - fitted[i - window, 0]
+                    mean_x -= values[i - window, 1] - fitted[i - window, 1]
+                    inside_window -= 1
+                if i - lead + 1 >= window and inside_window > 0:
+                    squared = (mean_y * mean_y + mean_x * mean_x) / (inside_window * inside_window)
+                    total += squared
+                    worst = max(worst, squared)
+                    number += 1
+            if number > 0 and math.sqrt(total / number) <= allowed and math.sqrt(worst) <= 3.0 * allowed:
                 break
-            before, misfit_before = wavelength, ratio
-            wavelength = max(shortest, wavelength / 1.4)
+            wavelength = max(shortest, wavelength / 1.25)
         # Twicing (Tukey 1977): what the spline flattened of long bends is in its residuals, smoothed once more and added back.
         residual = values - fitted
         again = np.empty((count, 2))

@@ -55,8 +55,7 @@ for _structure in STRUCTURES:
             DICTIONARY.append(
                 Biomarker(
                     column("length_density", _structure, _region, _suffix), "vessels",
-                    f"Length of the smoothed centrelines over the area of the region inside the field of view, in {_word}; vessels "
-                    "thinner than 1/560 of the field of view are left out.",
+                    f"Length of the smoothed centrelines over the area of the region inside the field of view, in {_word}.",
                     unit=_unit, needs=tuple(dict.fromkeys((*_needs(_structure, _region), *_extra))), valid_range=(0.0, 1e3),
                     direction="denser vessels", structure=_structure, region=_region, resolution="density",
                 )

@@ -14,8 +14,6 @@ from retsam.biomarkers.vessels.tracing import path_length, trace_skeleton
 SPUR_WIDTHS = 1.25
 #: ...or by less than this many radii of that vessel.
 SPUR_RADII = 0.5
-#: ...or by less than this (grid px).
-SPUR_LEAST = 10.0
 #: Junctions closer than this many radii of the larger one are one junction.
 MERGE_RADII = 1.0
 #: Two vessels that cross share their course for at most this many times the sum of their radii.
@@ -29,9 +27,6 @@ BRIDGE_WIDTHS = 4.0
 BRIDGE_COSINE = math.cos(math.radians(35.0))
 
 ARTERY, VEIN, UNKNOWN = 1, 2, 0
-#: A segment along which the smoothed mask is lower than this on average is too thin to be told: 1.9 grid px at the smoothing of `grid`,
-#: 1/560 of the field of view.
-FAINT = 0.45
 
 
 @dataclass
@@ -114,30 +109,12 @@ def build(skeleton: Skeleton) -> Topology:
     for node in [n for n in position if n not in graph.radius]:
         del position[node]
     for _ in range(4):
-        changed = _drop_faint(graph, skeleton.field)
-        changed |= _merge_junctions(graph)
+        changed = _merge_junctions(graph)
         changed |= _prune(graph, skeleton.distance)
         if not changed:
             break
     _drop_specks(graph, skeleton)
     return graph
-
-
-def _drop_faint(graph: Topology, field: np.ndarray) -> bool:
-    """Remove segments that are too thin to be told at the resolution of the grid, by the mean of the smoothed mask along them."""
-    faint = []
-    for key, segment in graph.segments.items():
-        path = segment.path.astype(np.intp)
-        trim = min(len(path) // 4, 6)
-        path = path[trim : len(path) - trim]
-        if float(field[path[:, 0], path[:, 1]].mean()) < FAINT:
-            faint.append(key)
-    if not faint:
-        return False
-    for key in faint:
-        del graph.segments[key]
-    _join_through_nodes_of_degree_two(graph)
-    return True
 
 
 def _prune(graph: Topology, distance: np.ndarray) -> bool:
@@ -155,7 +132,7 @@ def _prune(graph: Topology, distance: np.ndarray) -> bool:
         sticks_out = path_length(path) + _at(distance, path[-1]) - root
         tail = path[len(path) // 2 :].astype(np.intp)
         spur_width = max(2.0, 2.0 * float(np.median(distance[tail[:, 0], tail[:, 1]])))
-        if sticks_out < max(SPUR_WIDTHS * spur_width, SPUR_RADII * root, SPUR_LEAST):
+        if sticks_out < max(SPUR_WIDTHS * spur_width, SPUR_RADII * root, 2.0):
             spurs.append(key)
     if not spurs:
         return False

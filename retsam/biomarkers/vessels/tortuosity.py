@@ -18,7 +18,7 @@ def _weighted(values: np.ndarray, pieces: Stretches, keep: np.ndarray) -> float:
 
 
 def _distance(pieces: Stretches) -> np.ndarray:
-    return pieces.course / np.maximum(pieces.course_chord, 1e-9) - 1.0
+    return pieces.length / np.maximum(pieces.chord, 1e-9) - 1.0
 
 
 def _rate(integral: np.ndarray, pieces: Stretches) -> np.ndarray:
@@ -29,8 +29,8 @@ def _rate(integral: np.ndarray, pieces: Stretches) -> np.ndarray:
 #: name -> (definition, unit, power of DD, source, direction, function of (stretches, which to use))
 _ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.ndarray], float]]] = {
     "tortuosity_distance": (
-        "Arc length over chord, less one (Hart's tau1 - 1), of each segment between its junctions; mean weighted by length. Arc length "
-        "is that of the smoothing spline.", "1", 0, _HART, "more tortuous", lambda p, k: _weighted(_distance(p), p, k),
+        "Arc length over chord, less one (Hart's tau1 - 1), of each segment; mean weighted by length. Arc length is that of the "
+        "smoothing spline.", "1", 0, _HART, "more tortuous", lambda p, k: _weighted(_distance(p), p, k),
     ),
     "tortuosity_distance_median": (
         "Arc length over chord, less one (Hart's tau1 - 1): median over segments.", "1", 0, _HART, "more tortuous",
@@ -46,8 +46,8 @@ _ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.ndarray]
     ),
     "tortuosity_density": (
         "(n-1)/n times the sum of (arc/chord - 1) over a segment's n turn curves, over its length, times DD; mean weighted by length. "
-        "A turn curve keeps one sense of bending, by hysteresis on the spline's curvature (0.15 rad and a bow of 1/1350 of the field of "
-        "view); straight runs go half to either neighbour.", "DD^-1", 1, "Grisan 2008", "more changes of direction",
+        "A turn curve keeps one sense of bending, by hysteresis on the spline's curvature (0.15 rad and 0.4 px of bow); straight runs "
+        "go half to either neighbour.", "DD^-1", 1, "Grisan 2008", "more changes of direction",
         lambda p, k: _weighted(p.turn_density, p, k),
     ),
     "inflection_count": (

@@ -17,8 +17,8 @@ from retsam.biomarkers.vessels.analysis import (
 )
 
 _STATISTICS = {
-    "width_mean": "Mean width of the vessels, each segment weighted by the length that was measured; a segment's width is the mean of "
-    "sub-pixel widths normal to its centreline, outside junctions and sharp bends.",
+    "width_mean": "Mean width of the vessels, each segment weighted by its length; a segment's width is the mean of sub-pixel widths "
+    "normal to its centreline, outside junctions.",
     "width_sd": "Standard deviation of the segments' widths, weighted by length.",
     "width_p10": "10th percentile of the segments' widths, weighted by length.",
     "width_p50": "Median of the segments' widths, weighted by length.",
@@ -100,7 +100,7 @@ def _statistics(analysis: Analysis, structure: str, region: str) -> list[Value]:
     use = pieces.samples > 0
     if not use.any():
         return [Null("too_few_vessels")] * 5
-    width, weight = pieces.width[use], pieces.samples[use]
+    width, weight = pieces.width[use], pieces.length[use]
     mean = float(np.average(width, weights=weight))
     sd = float(np.sqrt(np.average((width - mean) ** 2, weights=weight)))
     return [mean, sd, *weighted_quantiles(width, weight, (0.1, 0.5, 0.9))]
