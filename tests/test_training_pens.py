@@ -16,7 +16,7 @@ from retsam.training import labels as lab
 from retsam.training import losses
 from retsam.training.cli import train
 from retsam.training.config import TaskConfig, TrainConfig
-from retsam.training.export import export, export_own_trunk
+from retsam.training.export import between, export, export_own_trunk
 from retsam.training.sampler import TaskSampler
 from retsam.training.stages import run_stage
 from retsam.training.trainer import task_samplers
@@ -104,3 +104,10 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     plainly = own.model_copy(update={"tasks": other, "out": config.out / "plain"})
     run_stage(plainly)
     assert Segmenter(export_own_trunk(plainly, config.out / "plain.safetensors", per_dataset=2)).pens == {}
+
+
+def test_weights_between_two_networks():
+    first, last = {"a": torch.tensor([0.0, 2.0]), "b": torch.zeros(2)}, {"a": torch.tensor([4.0, 4.0]), "b": torch.ones(3), "c": torch.ones(1)}
+    mixed = between(first, last, 0.25)
+    assert mixed["a"].tolist() == [3.0, 3.5]
+    assert mixed["b"].tolist() == [1.0] * 3 and mixed["c"].tolist() == [1.0], "what only the last has, or in another shape, is the last's"

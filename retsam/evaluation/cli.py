@@ -75,9 +75,10 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
         faults += [f"--{column} {value!r} is not in {manifest}; it has {has}" for value in asked if value not in present]
     if faults:
         raise click.ClickException("\n".join(faults))
+    # First of all: a group that has a test photograph in another data set is kept out of training in this one too.
+    table = _kept_out(table, held_out) if held_out else table
     table = table[table["dataset"].isin(datasets)] if datasets else table
     table = table[table["split"] == split] if split else table
-    table = _kept_out(table, held_out) if held_out else table
     table = table.groupby("dataset", sort=False).head(limit) if limit else table
     if not len(table):
         raise click.ClickException(f"no row of {manifest} is left after --dataset, --split and --held-out")

@@ -82,6 +82,13 @@ class TrainConfig(BaseModel):
         description="The tasks, all those of one view, get a trunk of their own, which starts from that of `init`, a shipped weights file; "
         "everything else of that file stays bit by bit as it is.",
     )
+    keep: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="With `own_trunk`: share of `init` in the exported weights, the rest is the run's. Weights between a network and "
+        "what further training made of it are often better than either (Wortsman et al. 2022).",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
     frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that stay as they are; 3 saves a third of a step.")

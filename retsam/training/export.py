@@ -20,7 +20,7 @@ from retsam.segmentation import postprocess
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.predict import FRAME_SIDE, Segmenter, prepare
 from retsam.segmentation.targets import TASKS
-from retsam.segmentation.weights import load_state, save_weights
+from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest, warp_bits
@@ -313,6 +313,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     view = own_view(config)
     tuned, tuned_metadata = load_state(config.out / "weights.safetensors")
     state, metadata = load_state(base)
+    tuned = between(of_view(state, view), tuned, config.keep)
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens)
     model.load_state_dict(tuned, strict=False)
     statistics = {name: value for name, value in view_statistics(config, model).items() if name.startswith(f"views.{view}.")}
@@ -331,9 +332,16 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     card["data"] |= own["data"]
     for key in ("datasets", "subjects"):
         card["learned_from_labels"][key] = sorted({*card["learned_from_labels"][key], *own["learned_from_labels"][key]})
-    card.setdefault("own_trunks", {})[view] = {"tasks": sorted(config.tasks), "steps": tuned_metadata.get("step")}
+    steps = {"steps": tuned_metadata.get("step"), "keep": config.keep}
+    card.setdefault("own_trunks", {})[view] = {"tasks": sorted(config.tasks), **steps}
     out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     return out
+
+
+def between(first: dict[str, torch.Tensor], last: dict[str, torch.Tensor], keep: float) -> dict[str, torch.Tensor]:
+    """``keep`` of the first weights and the rest of the last ones; tensors that only the last have, or in another shape, are the last's."""
+    shared = {name for name, value in last.items() if name in first and first[name].shape == value.shape}
+    return {name: keep * first[name] + (1 - keep) * value if name in shared else value for name, value in last.items()}
 
 
 def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12) -> dict[str, dict]:
