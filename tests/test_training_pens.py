@@ -107,7 +107,8 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
 
 
 def test_weights_between_two_networks():
-    first, last = {"a": torch.tensor([0.0, 2.0]), "b": torch.zeros(2)}, {"a": torch.tensor([4.0, 4.0]), "b": torch.ones(3), "c": torch.ones(1)}
+    first = {"a": torch.tensor([0.0, 2.0]), "b": torch.zeros(2)}
+    last = {"a": torch.tensor([4.0, 4.0]), "b": torch.ones(3), "c": torch.ones(1)}
     mixed = between(first, last, 0.25)
     assert mixed["a"].tolist() == [3.0, 3.5]
     assert mixed["b"].tolist() == [1.0] * 3 and mixed["c"].tolist() == [1.0], "what only the last has, or in another shape, is the last's"
