@@ -1,6 +1,6 @@
 """Accuracy of the shipped network on photographs that it was never trained on, as the table of the README.
 
-    python benchmarks/accuracy.py --data $RETSAM_DATA [--limit 20] [--out runs/accuracy] [--write]
+    python benchmarks/accuracy.py --data $RETSAM_DATA [--limit 20] [--out runs/accuracy] [--jobs 1] [--write]
 
 Runs ``retsam evaluate`` on the parts kept out of training, vessels drawn in no one's pen; on the vessel data sets again, each in its own
 pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there already,
@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retsam.segmentation.predict import DEFAULT_WEIGHTS
@@ -86,15 +87,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--limit", type=int, default=20, help="photographs of each data set, but of fovea and HEI-MED")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder for scores")
+    parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time; give each OMP_NUM_THREADS of its own")
     parser.add_argument("--write", action="store_true", help="write the README's table and the model card")
     arguments = parser.parse_args()
     data, out = arguments.data.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     limit = ["--limit", str(arguments.limit)]
-    plain = scores(data, out / "plain.json", limit)
-    pens = scores(data, out / "pens.json", ["--task", "vessels", "--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))])
-    plain |= scores(data, out / "fovea.json", ["--task", "macula", "--task", "optic_nerve", "--dataset", "idrid_grading"])
-    plain |= scores(data, out / "hei_med.json", ["--task", "lesions_dr", "--dataset", "hei_med"])
+    runs = {
+        "plain": limit,
+        "pens": ["--task", "vessels", "--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))],
+        "fovea": ["--task", "macula", "--task", "optic_nerve", "--dataset", "idrid_grading"],
+        "hei_med": ["--task", "lesions_dr", "--dataset", "hei_med"],
+    }
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = {name: pool.submit(scores, data, out / f"{name}.json", options) for name, options in runs.items()}
+    found = {name: job.result() for name, job in jobs.items()}
+    plain, pens = found["plain"] | found["fovea"] | found["hei_med"], found["pens"]
     lines, figures = ["| what, on photographs never trained on | in no one's pen | in the data set's pen |", "|---|---|---|"], {}
     for name, *where in ROWS:
         own = figure(pens, *where) if where[0] in VESSELS else None
