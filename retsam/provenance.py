@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from safetensors import safe_open
 
 from retsam._version import __version__
 
@@ -107,6 +108,24 @@ def weights_sha256(path: Path) -> str:
     if missing:
         raise ValueError(f"segmentation.weights: expected a weights file and its model card, found no {' and no '.join(missing)}")
     return hashlib.sha256((file_sha256(path) + file_sha256(card)).encode()).hexdigest()
+
+
+def check_pen(segmentation) -> None:
+    """Whether the weights of a `SegmentationConfig` know the pen that it asks for; reads the file's header only, does not import torch.
+
+    Raises
+    ------
+    ValueError
+        They do not.
+    """
+    if segmentation.pen is None:
+        return
+    path = weights_file(segmentation)
+    with safe_open(path, "np") as file:
+        pens = json.loads((file.metadata() or {}).get("pens", "{}"))
+    known = sorted({name for names in pens.values() for name in names})
+    if segmentation.pen not in known:
+        raise ValueError(f"segmentation.pen is {segmentation.pen!r}; {path.name} knows {', '.join(known) or 'no pens'}")
 
 
 def read_benchmarks(folder: Path) -> list[dict[str, Any]]:

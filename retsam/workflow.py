@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from retsam.config import StudyConfig, parse_config
-from retsam.provenance import file_sha256, weights_file, weights_sha256
+from retsam.provenance import check_pen, file_sha256, weights_file, weights_sha256
 from retsam.stages import STAGES, execution_settings, stage_settings
 
 #: Tables that a frozen study takes as they are.
@@ -124,13 +124,15 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
                 "snakemake associate --config frozen=true"
             ) from error
         raise
+    segment = weights_sha256(weights_file(config.segmentation))
+    check_pen(config.segmentation)  # before any work, not at the first shard's segmentation
     return StudyPlan(
         config,
         shards=plan_shards(config.cohort, cohort),
         index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)]),
         cohort_digest=table_digest(cohort.table),
         model_digests={
-            "segment": weights_sha256(weights_file(config.segmentation)),
+            "segment": segment,
             "grade": file_sha256(Path(__file__).parent / "quality" / "model.json"),
         },
     )

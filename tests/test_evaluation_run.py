@@ -290,3 +290,16 @@ def test_each_data_set_is_drawn_in_its_own_pen(tmp_path):
     segmenter = FakeSegmenter({i + 1: (dict(vessel=vessel), None) for i in range(4)}, batch_size=3)
     run.evaluate(segmenter, read_manifest(write(tmp_path, rows)), tmp_path, 10, progress=False, own_pen=True)
     assert list(zip(segmenter.batches, segmenter.drawn_in, strict=True)) == [(2, "drive"), (1, None), (1, "drive")]
+
+
+def test_own_pens_are_never_quietly_left_out(tmp_path, monkeypatch):
+    from retsam.segmentation import predict
+
+    vessel = np.ones(SHAPE, bool)
+    monkeypatch.setattr(predict, "Segmenter", lambda **options: FakeSegmenter({1: (dict(vessel=vessel), None)}, **options))
+    for dataset, code, said in (("stare", 1, "none of these data sets"), ("drive", 0, "1 images")):
+        row = dict(dataset=dataset, image=photograph(tmp_path, 1), vessel=save(tmp_path, "v.png", vessel))
+        options = ["--manifest", str(write(tmp_path, [row])), "--out", str(tmp_path / "s.json")]
+        options += ["--pen", "own", "--quiet", "--resamples", "5"]
+        result = CliRunner().invoke(command, options)
+        assert result.exit_code == code and said in result.output, result.output

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from workflow_study import ROOT, change, finish, planned, snakemake, write_study
 
+from retsam.provenance import check_pen
+from retsam.segmentation.config import SegmentationConfig
+
 AFTER_ASSOCIATION = {"associate": 1, "provenance": 1, "report": 1}
 
 
@@ -60,9 +63,10 @@ def test_editing_a_threshold_of_quality_recomputes_what_depends_on_it(study):
         assert without_settings(planned(study)) == {"grade": 1, "gather": 1, **AFTER_ASSOCIATION}
 
 
-def test_editing_segmentation_recomputes_from_segmentation_on(study):
+@pytest.mark.parametrize("edit", [{"segmentation__flips": True}, {"segmentation__pen": "drive"}])
+def test_editing_segmentation_recomputes_from_segmentation_on(study, edit):
     with edited(study):
-        change(study, segmentation__flips=True)
+        change(study, **edit)
         assert without_settings(planned(study)) == {"segment": 3, "measure": 3, "gather": 1, **AFTER_ASSOCIATION}
 
 
@@ -142,6 +146,12 @@ def test_faults_stop_the_workflow_before_any_work_and_are_all_told(tmp_path):
     said = (done := snakemake("--configfile", str(config), cwd=config.parent, check=False)).stdout + done.stderr
     assert done.returncode != 0
     assert "nearest: reject_above" in said and "nearest: device" in said
+
+
+def test_a_pen_that_the_weights_do_not_know_is_refused_before_any_work():
+    assert check_pen(SegmentationConfig(pen="drive")) is None and check_pen(SegmentationConfig()) is None
+    with pytest.raises(ValueError, match="segmentation.pen is 'driwe'; retsam-base.safetensors knows .*drive"):
+        check_pen(SegmentationConfig(pen="driwe"))
 
 
 def test_a_study_named_on_the_command_line_is_not_mixed_with_the_default_one(study):

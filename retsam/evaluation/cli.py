@@ -124,6 +124,12 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
         segmenter = _segmenter(weights, device, batch_size, pen, tasks)
     except (FileNotFoundError, ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
+    if pen == "own":
+        known = {name for names in segmenter.pens.values() for name in names}
+        if not known & set(table["dataset"]):
+            raise click.ClickException(f"--pen own: the weights know {', '.join(sorted(known)) or 'no pens'}, none of these data sets")
+        for name in sorted(set(table["dataset"]) - known):
+            click.echo(f"{name}: the weights know no pen of it; drawn in no one's")
     evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet, own_pen=pen == "own")
     about = {
         "retsam_version": __version__,
