@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from retsam._version import __version__
 
@@ -116,13 +116,16 @@ def check_pen(segmentation) -> None:
     Raises
     ------
     ValueError
-        They do not.
+        They do not, or are no safetensors file.
     """
     if segmentation.pen is None:
         return
     path = weights_file(segmentation)
-    with safe_open(path, "np") as file:
-        pens = json.loads((file.metadata() or {}).get("pens", "{}"))
+    try:
+        with safe_open(path, "np") as file:
+            pens = json.loads((file.metadata() or {}).get("pens", "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"segmentation.weights: {path}: expected a safetensors file, could not read it ({error})") from error
     known = sorted({name for names in pens.values() for name in names})
     if segmentation.pen not in known:
         raise ValueError(f"segmentation.pen is {segmentation.pen!r}; {path.name} knows {', '.join(known) or 'no pens'}")
