@@ -10,7 +10,7 @@ import torch
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
-from retsam.segmentation import postprocess
+from retsam.segmentation import postprocess, predict
 from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.network import DECODERS, RetinaNetwork, local_contrast
 from retsam.segmentation.predict import Segmenter, locate_fovea, prepare
@@ -184,8 +184,9 @@ def test_a_mask_does_not_depend_on_its_batch():
             assert np.abs(probability - joint.probabilities[target]).max() < 2e-3, target
 
 
-def test_the_mirrored_copy_is_averaged_where_there_is_detail():
-    """`auto`: of a photograph that is not small vessels, lesions, fovea and the disc's close-up are the mean over the mirror."""
+def test_the_mirrored_copy_is_averaged_where_there_is_detail(monkeypatch):
+    """`auto`: of a photograph that is not small vessels, lesions, fovea and the disc's close-up are the mean over the mirror, vessels and
+    lesions over one that is looked at a little closer."""
     from fundus_drawings import drawn_eye
 
     detailed, small = (drawn_eye(side)[0] for side in (700, 400))
@@ -196,11 +197,14 @@ def test_the_mirrored_copy_is_averaged_where_there_is_detail():
         for kind, segmenter in (("never", never), ("auto", auto), ("always", always))
         for name, rgb in (("detailed", detailed), ("small", small))
     }
+    monkeypatch.setattr(predict, "_CLOSER_SIDE", predict.FRAME_SIDE)
+    as_close = auto.predict([detailed])[0]
     for name in ("vessel", "hemorrhage", "disc"):
         planes = {key: prediction.probabilities[name] for key, prediction in found.items()}
         assert np.array_equal(planes["auto", "small"], planes["never", "small"])
         assert not np.array_equal(planes["auto", "detailed"], planes["never", "detailed"])
         if name != "disc":  # its coarse view, which centres the close-up, is not mirrored
-            assert np.array_equal(planes["auto", "detailed"], planes["always", "detailed"])
+            assert not np.array_equal(planes["auto", "detailed"], planes["always", "detailed"])
+            assert np.abs(as_close.probabilities[name] - planes["always", "detailed"]).max() < 1e-4
     fovea = {key: prediction.fovea_confidence for key, prediction in found.items()}
     assert fovea["auto", "small"] == fovea["never", "small"] and fovea["auto", "detailed"] != fovea["never", "detailed"]
