@@ -64,6 +64,16 @@ def test_what_is_no_disc_stays_so_and_is_called_implausible():
     assert np.array_equal(as_drawn(speck, EVERYWHERE), speck)
 
 
+def test_a_disc_amid_atrophy_is_found_where_the_network_is_surer():
+    disc, atrophy = ellipse(200, 200, 60, 52), ellipse(190, 290, 75, 22) | ellipse(130, 240, 22, 75)
+    planes = to_planes({"disc": 0.65 * (disc | atrophy) + 0.2 * disc}, EVERYWHERE, {"disc": 0.5})
+    assert dice(planes["disc"], disc) > 0.99
+    blot = 0.65 * (disc | atrophy) + 0.2 * ellipse(200, 200, 20, 20)  # a sure part so small is no disc
+    assert np.array_equal(to_planes({"disc": blot}, EVERYWHERE, {"disc": 0.5})["disc"], disc | atrophy)
+    calm = np.where(disc, 0.85, np.where(ellipse(200, 200, 64, 56), 0.6, 0.0))  # an ellipse stays that of its threshold
+    assert dice(to_planes({"disc": calm}, EVERYWHERE, {"disc": 0.5})["disc"], ellipse(200, 200, 64, 56)) > 0.99
+
+
 def test_disc_at_the_edge_of_the_field_is_still_told_as_cut_off():
     fov = ellipse(200, 200, 190, 190)
     whole = ellipse(40, 200, 60, 55)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -24,6 +26,9 @@ _RIVAL = 0.1
 _NARROW = 0.35
 # An outline that shares less than this with its ellipse (Dice) is none that an annotator would draw, and stays as it is.
 _ELLIPTIC = 0.9
+# Levels of probability at which a disc is looked for whose outline at its threshold is no ellipse, and the least share of the area there:
+# what the network takes in besides the disc, atrophy or glare, it is less sure of.
+_LEVELS, _LEAST_LEFT = (0.7, 0.8, 0.9, 0.95), 0.5
 _FEWEST = 50
 _EDGE = 2
 
@@ -177,6 +182,34 @@ def as_drawn(mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
     out = np.zeros_like(mask)
     out[box] = shape > 0
     return out
+
+
+def disc_as_drawn(mask_at: Callable[[float], np.ndarray], threshold: float, fov: np.ndarray) -> np.ndarray:
+    """The disc at its threshold, or at the lowest level above at which it is an ellipse (:func:`as_drawn`).
+
+    Parameters
+    ----------
+    mask_at : callable
+        Level of probability -> ``bool [H, W]``, one component.
+    threshold : float
+    fov : ndarray of bool, [H, W]
+
+    Returns
+    -------
+    ndarray of bool
+        As it is at the threshold where no level makes it an ellipse of at least half the area there.
+    """
+    mask = mask_at(threshold)
+    drawn = as_drawn(mask, fov)
+    area = np.count_nonzero(mask)
+    if drawn is not mask or area < _FEWEST:
+        return drawn
+    for level in (level for level in _LEVELS if level > threshold):
+        core = mask_at(level)
+        drawn = as_drawn(core, fov)
+        if drawn is not core and np.count_nonzero(drawn) >= _LEAST_LEFT * area:
+            return drawn
+    return mask
 
 
 def _ellipse(mask: np.ndarray) -> np.ndarray:

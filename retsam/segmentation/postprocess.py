@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from skimage.morphology import skeletonize
 
-from retsam.segmentation.landmarks import as_drawn
+from retsam.segmentation.landmarks import as_drawn, disc_as_drawn
 
 # Components smaller than this many pixels of the 1,024 px frame are specks (0.1 disc diameters long for a vessel).
 _SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
@@ -84,7 +84,8 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
         if name in planes:
             planes[name] = drop_specks(planes[name], smallest)
     if "disc" in planes:
-        planes["disc"] = as_drawn(one_component(planes["disc"], probabilities["disc"]), fov)
+        disc = probabilities["disc"]
+        planes["disc"] = disc_as_drawn(lambda level: one_component((disc >= level) & fov, disc), thresholds.get("disc", 0.5), fov)
         if "cup" in planes:
             planes["cup"] = as_drawn(one_component(planes["cup"] & planes["disc"], probabilities["cup"]), fov) & planes["disc"]
     return planes

@@ -33,12 +33,17 @@ class TaskConfig(BaseModel):
         default_factory=dict, description="Data sets whose healthy photographs teach that a lesion is absent -> weight."
     )
     negatives_limit: int = Field(120, ge=1, description="Healthy photographs of each data set at most: they only fill the cache.")
-    crop: int = Field(480, multiple_of=32, description="Side of a training crop, px.")
+    crop: int = Field(480, multiple_of=32, description="Side of a training crop, px; of close-ups only where `roi` is 1.")
     batch: int = Field(3, ge=1, description="Crops a step.")
     frame: int = Field(1024, description="Side of the canonical frame at which the task works, px.")
     scale: tuple[float, float] = Field((0.7, 1.5), description="Range of the random magnification.")
     rotation: float = Field(180.0, description="Largest random rotation, degrees.")
-    roi: float = Field(0.0, ge=0, le=1, description="Share of the crops centred on the disc at the scale of the refinement pass.")
+    roi: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the crops centred on the disc at the scale of the refinement pass; with 1, `scale` is relative to that.",
+    )
     large: float = Field(
         0.0, ge=0, lt=1, description="Share of the task's steps on photographs with more detail than `frame`, in the frame for large ones."
     )
@@ -80,7 +85,8 @@ class TrainConfig(BaseModel):
     own_trunk: bool = Field(
         False,
         description="The tasks, all those of one view, get a trunk of their own, which starts from that of `init`, a shipped weights file; "
-        "everything else of that file stays bit by bit as it is.",
+        "everything else of that file stays bit by bit as it is. `optic_nerve` with a `roi` of 1 is the view of close-ups, which also "
+        "gets a decoder of its own.",
     )
     keep: float = Field(
         0.0,

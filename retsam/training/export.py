@@ -306,8 +306,9 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
 def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> Path:
     """Put the trunk and decoders of a run with ``own_trunk`` into a copy of the weights that it began with.
 
-    The trunk stands in the file for its view alone; the tensors of other views and decoders, and what the card says of their heads,
-    stay as they are. Scores of the heads that changed are dropped: they were those of another network.
+    The trunk stands in the file for its view alone, and so does a decoder that another view uses too; the tensors of other views and
+    decoders, and what the card says of their heads, stay as they are. Scores of the heads that changed are dropped: they were those of
+    another network.
 
     Returns
     -------
@@ -324,15 +325,23 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     statistics = {name: value for name, value in view_statistics(config, model).items() if name.startswith(f"views.{view}.")}
     kept = {name: value for name, value in state.items() if not name.startswith(f"views.{view}.")}
     trunk = {f"views.{view}.{name}": value for name, value in tuned.items() if name.startswith("encoder.")}
-    decoders = {name: value for name, value in tuned.items() if name.startswith("decoders.")}
+    # A decoder that other views use too stays theirs: what this run made of it stands in the file for its view alone.
+    shared = tuple(f"decoders.{task}." for task in config.tasks if any(task in used for v, used in VIEWS.items() if v != view))
+    decoders = {
+        f"views.{view}.{name}" if name.startswith(shared) else name: value
+        for name, value in tuned.items()
+        if name.startswith("decoders.")
+    }
     card = json.loads(base.with_suffix(".json").read_text())
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(out, torch.nn.Module(), metadata | {"pens": config.pens}, kept | decoders | trunk | statistics)
+    pens = {task: names for task, names in (metadata.get("pens") or {}).items() if task not in config.tasks} | config.pens
+    save_weights(out, torch.nn.Module(), metadata | {"pens": pens}, kept | decoders | trunk | statistics)
     copy_learned(base, out)
     owned = [head for task in config.tasks for head in TASKS[task] if head in _HEADS]
     raw = {head: {"status": "supervised", "threshold": 0.5} for head in owned}
     out.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | raw}))
-    own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out), per_dataset), card["name"])
+    needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
+    own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out, tasks=needed), per_dataset), card["name"])
     card["heads"] |= own["heads"]
     card["data"] |= own["data"]
     for key in ("datasets", "subjects"):

@@ -107,7 +107,7 @@ class TaskSampler:
         settings, frame_side = self.settings, self.settings.frame
         if roi is None:
             roi = self.task == "optic_nerve" and rng.random() < settings.roi
-        side = ROI_SIDE if roi else settings.crop
+        side = ROI_SIDE if roi and settings.roi < 1 else settings.crop
         p = self.p if roi or self.task != "optic_nerve" else self.p_whole
         crops, masks, heats, pens = [], [], [], []
         for index in rng.choice(len(p), settings.batch, p=p):
@@ -136,7 +136,9 @@ class TaskSampler:
         scale = np.exp(rng.uniform(np.log(low), np.log(high)))
         row = self.frames.table.iloc[index]
         if roi and row["point_size"] > 0:
-            scale = np.exp(rng.uniform(np.log(0.7), np.log(1.4))) * ROI_DISC / row["point_size"]
+            # A run on close-ups alone has its `scale` for them; beside the whole view, whose scale that is, they have this one.
+            low, high = settings.scale if settings.roi == 1 else (0.7, 1.4)
+            scale = np.exp(rng.uniform(np.log(low), np.log(high))) * ROI_DISC / row["point_size"]
             centre = np.array([row["point_x"], row["point_y"]]) + rng.uniform(-0.3, 0.3, 2) * row["point_size"]
         elif self.task in ("optic_nerve", "macula"):
             scale *= side / settings.frame

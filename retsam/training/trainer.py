@@ -136,7 +136,7 @@ def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:
 
 
 def own_view(config: TrainConfig) -> str:
-    """The view whose trunk a run with ``own_trunk`` trains.
+    """The view whose trunk a run with ``own_trunk`` trains: ``roi`` where all crops are close-ups of the disc.
 
     Raises
     ------
@@ -145,6 +145,8 @@ def own_view(config: TrainConfig) -> str:
     """
     if config.init in ("imagenet", "random"):
         raise ValueError(f"own_trunk: expected `init` to be a weights file (.safetensors), whose other tensors stay; found {config.init}")
+    if set(config.tasks) == set(VIEWS["roi"]) and all(settings.roi == 1 for settings in config.tasks.values()):
+        return "roi"
     view = sole_view(config.tasks)
     if missing := sorted(set(VIEWS[view]) - set(config.tasks)):
         raise ValueError(f"own_trunk: expected all tasks of the {view} view, {missing} are missing: their decoders fit the old trunk")
