@@ -65,7 +65,8 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - *Wide field*: densities are of the whole field seen and not comparable with those of 45 degrees; compare zones B and C. The retina is
   taken as flat, which holds to about 60 degrees.
 - *Low resolution*: each kind of biomarker has a least diameter of the field of view in native pixels, below which it is empty
-  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has.
+  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has. Vessels are
+  measured on one grid in parts of the field of view, twice as fine as the coarsest photograph that is accepted.
 """
 
 

@@ -68,7 +68,7 @@ def vessel_graphs(context: Context, analysis: Analysis | None = None) -> pd.Data
         graph = analysis.graph(structure)
         pieces = analysis.stretches(structure)
         metrics = {
-            "tortuosity_distance": pieces.length / pieces.chord.clip(1e-9) - 1.0,
+            "tortuosity_distance": pieces.course / pieces.course_chord.clip(1e-9) - 1.0,
             "curvature_squared": pieces.curvature_squared / pieces.measured_length.clip(1e-9) / context.native_scale**2,
             "turns": pieces.turns,
         }

@@ -256,7 +256,7 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         angles = [f.angle for f in forks]
         values[names["branching_angle"]] = float(np.median(angles)) if len(angles) >= LEAST_BIFURCATIONS else too_few
         null = analysis.missing(structure, "calibre")
-        wide_enough = [f for f in forks if f.narrow >= LEAST_WIDTH_PX * analysis.graph(structure).unit]
+        wide_enough = [f for f in forks if min(f.parent, f.narrow) >= LEAST_WIDTH_PX * analysis.graph(structure).unit]
         ratios: dict[str, list[float]] = {
             "branching_coefficient": [(f.wide**2 + f.narrow**2) / f.parent**2 for f in wide_enough],
             "junctional_exponent": [x for f in wide_enough if (x := junctional_exponent(f.parent, f.wide, f.narrow)) is not None],

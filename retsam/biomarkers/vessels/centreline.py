@@ -1,8 +1,9 @@
 """Centrelines of segments from node to node.
 
-The samples that `profiles` measured, where a segment is alone, are fitted with the smoothing spline of `smoothing`; the penalty is the
-largest that keeps the misfit at what pixels alone explain, so that straight vessels come out straight at every angle. Into a junction the
-centreline goes on to where the centrelines of its branches meet; a free end lies half a width short of the vessel's tip.
+The samples that `profiles` measured, where a segment is alone, are fitted with the smoothing spline of `smoothing`; the penalty is,
+place by place, the largest that keeps the misfit at what pixels alone explain, so that straight vessels come out straight at every
+angle. Into a junction the centreline goes on to where the centrelines of its branches meet; a free end lies half a width short of the
+vessel's tip.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ from numba import njit
 
 from retsam.biomarkers.vessels.profiles import tip
 from retsam.biomarkers.vessels.smoothing import median_of, penalty_of, whittaker
+
+#: Longest wavelength that is tried, px: beyond it the penalty would drown the weights in rounding.
+LONGEST = 400.0
+#: How many times the spline is fitted at most.
+ATTEMPTS = 14
+#: By how much the wavelength may grow from one sample to the next.
+SPREAD = 1.0
+#: A sample of which less than this (units) is in the mask lies in a gap.
+THINNEST = 0.1
+#: Samples nearer to a free end than this (px) lie in its rounding.
+ROUNDED = 2.0
 
 
 @njit(cache=True)
@@ -37,7 +49,7 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, 
         first, last = offsets[s], offsets[s + 1]
         good = 0
         for i in range(first, last):
-            ok = widths[i] > 0.0
+            ok = widths[i] > THINNEST * unit
             for e in range(2):
                 node = ends[s, e]
                 if ok and node >= 0 and node_radius[node] > 0.0:
@@ -55,7 +67,7 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, 
         middle = median_of(sample, k)
         width[s] = middle
         for i in range(first, last):
-            if valid[i] and (widths[i] > 1.5 * middle + 0.5 or widths[i] < 0.5 * middle - 0.5):
+            if valid[i] and (widths[i] > 1.5 * middle + 0.5 * unit or widths[i] < 0.5 * middle - 0.1 * unit):
                 valid[i] = 0
 
 
@@ -150,6 +162,51 @@ def meet_lines(lines, ends, node_position, node_radius, met):
 
 
 @njit(cache=True)
+def _shorten(values, fitted, weights, lead, number, shortest, allowed, mend, wavelength, shorter):
+    """Shorten the wavelengths [n] of a spline where it misses what it was fitted to; whether any was.
+
+    Pixel noise averages out along the vessel, misfit of the spline does not: so residuals are averaged over a window of a quarter
+    wavelength about each sample. The misfit that is allowed grows as the square of `mend` over shorter wavelengths. About a sample that
+    is missed the wavelength is short, and from there on it grows by no more than the way.
+    """
+    sums = np.zeros((number + 1, 3))
+    for k in range(number):
+        i = lead + k
+        use = 1.0 if weights[i] == 1.0 else 0.0
+        sums[k + 1, 0] = sums[k, 0] + use * (values[i, 0] - fitted[i, 0])
+        sums[k + 1, 1] = sums[k, 1] + use * (values[i, 1] - fitted[i, 1])
+        sums[k + 1, 2] = sums[k, 2] + use
+    changed = False
+    n = len(wavelength)
+    for i in range(n):
+        shorter[i] = wavelength[i]
+    for k in range(number):
+        i = lead + k
+        before = wavelength[i]
+        if before <= shortest:
+            continue
+        half = max(2, min(int(before / 8.0), number // 6))
+        low = max(0, k - half)
+        high = min(number, k + half + 1)
+        inside = sums[high, 2] - sums[low, 2]
+        if inside < half:
+            continue
+        misfit = math.hypot(sums[high, 0] - sums[low, 0], sums[high, 1] - sums[low, 1]) / inside
+        ratio = misfit / (allowed * max(1.0, mend / before) ** 2)
+        if ratio > 1.0:
+            # A misfit of smooth bends falls as a power of the wavelength of 1 (corners) to 6.
+            shorter[i] = max(shortest, before * max(ratio ** (-1.0 / 3.0), 0.6))
+            changed = changed or shorter[i] < 0.98 * before
+    for i in range(1, n):
+        shorter[i] = min(shorter[i], shorter[i - 1] + SPREAD)
+    for i in range(n - 2, -1, -1):
+        shorter[i] = min(shorter[i], shorter[i + 1] + SPREAD)
+    for i in range(n):
+        wavelength[i] = shorter[i]
+    return changed
+
+
+@njit(cache=True)
 def fit_centrelines(
     mask,
     points,
@@ -179,7 +236,8 @@ def fit_centrelines(
     tolerance : tuple of float
         Misfit (px, rms) that pixels explain, constant part and part of the width.
     cutoff : tuple of float
-        Shortest wavelength (px, constant, and times the width) that may pass the spline.
+        Shortest wavelength (px, constant, and times the width) that may pass the spline, and the one (px) below which a spline must
+        mend a misfit that grows as its square: a corner makes one that large, pixels do not.
     out : float64 [K, 2], out
         Centreline samples about one pixel apart; K = M + room for the ends.
     out_width, out_kappa, out_valid : out [K]
@@ -227,10 +285,10 @@ def fit_centrelines(
             anchors[e, 1] = cx + reach * dx
             # Samples beyond the anchor lie in the rounded tip.
             if e == 0:
-                while begin < end and (points[begin, 0] - anchors[e, 0]) * dy + (points[begin, 1] - anchors[e, 1]) * dx > -0.5:
+                while begin < end and (points[begin, 0] - anchors[e, 0]) * dy + (points[begin, 1] - anchors[e, 1]) * dx > -ROUNDED:
                     begin += 1
             else:
-                while end > begin and (points[end, 0] - anchors[e, 0]) * dy + (points[end, 1] - anchors[e, 1]) * dx > -0.5:
+                while end > begin and (points[end, 0] - anchors[e, 0]) * dy + (points[end, 1] - anchors[e, 1]) * dx > -ROUNDED:
                     end -= 1
         lead = 0
         if anchored[0]:
@@ -262,42 +320,21 @@ def fit_centrelines(
         fitted = out[cursor : cursor + count]
         shortest = max(cutoff[0], cutoff[1] * w)
         allowed = tolerance[0] + tolerance[1] * w
-        # Beyond 400 samples the penalty would drown the weights in rounding.
-        wavelength = max(shortest, min(4.0 * count, 400.0))
-        while True:
-            whittaker(values, weights, penalty_of(wavelength), fitted)
-            if wavelength <= shortest or count < 6:
+        # As smooth as the samples allow, place by place: one bend must not roughen a long vessel, nor a long vessel outvote a bend.
+        wavelength = np.full(count, max(shortest, min(4.0 * count, LONGEST)))
+        penalties, scratch = np.empty(count), np.empty(count)
+        for attempt in range(ATTEMPTS):
+            for i in range(count):
+                penalties[i] = penalty_of(wavelength[i])
+            whittaker(values, weights, penalties, fitted)
+            if count < 6 or attempt == ATTEMPTS - 1:
                 break
-            # Pixel noise averages out along the vessel, misfit of the spline does not: so judge residuals averaged over a window
-            # of a quarter wavelength, over all (rms) and at the worst place (one bend must not be outvoted by a long vessel).
-            window = max(4, min(int(wavelength / 4.0), (end - begin + 1) // 3))
-            mean_y = 0.0
-            mean_x = 0.0
-            inside_window = 0
-            total = 0.0
-            worst = 0.0
-            number = 0
-            for i in range(lead, lead + end - begin + 1):
-                if weights[i] == 1.0:
-                    mean_y += values[i, 0] - fitted[i, 0]
-                    mean_x += values[i, 1] - fitted[i, 1]
-                    inside_window += 1
-                if i - window >= lead and weights[i - window] == 1.0:
-                    mean_y -= values[i - window, 0] - fitted[i - window, 0]
-                    mean_x -= values[i - window, 1] - fitted[i - window, 1]
-                    inside_window -= 1
-                if i - lead + 1 >= window and inside_window > 0:
-                    squared = (mean_y * mean_y + mean_x * mean_x) / (inside_window * inside_window)
-                    total += squared
-                    worst = max(worst, squared)
-                    number += 1
-            if number > 0 and math.sqrt(total / number) <= allowed and math.sqrt(worst) <= 3.0 * allowed:
+            if not _shorten(values, fitted, weights, lead, end - begin + 1, shortest, allowed, cutoff[2], wavelength, scratch):
                 break
-            wavelength = max(shortest, wavelength / 1.25)
         # Twicing (Tukey 1977): what the spline flattened of long bends is in its residuals, smoothed once more and added back.
         residual = values - fitted
         again = np.empty((count, 2))
-        whittaker(residual, weights, penalty_of(wavelength), again)
+        whittaker(residual, weights, penalties, again)
         fitted += again
         # Into a junction the centreline goes on straight to where the branches' lines meet; a free end is the spline's own.
         if anchored[0] and node_radius[ends[s, 0]] > 0.0:

@@ -16,14 +16,18 @@ TURN_BOW = 0.4
 #: ...and tortuosity is measured on stretches at least this long: in widths, and px.
 MIN_LENGTH_WIDTHS = 3.0
 MIN_LENGTH_PX = 8.0
-#: A centreline whose curvature times width is larger (a radius under 1.7 widths) does not bend but kinks, where vessels that touch were
+#: A centreline whose curvature times width is larger (a radius under 1.4 widths) does not bend but kinks, where vessels that touch were
 #: followed as one: that counts no more than the inside of a junction.
-SHARPEST = 0.6
+SHARPEST = 0.7
+#: A turn that comes back towards its start counts as one whose arc is twice its chord: without a chord it would outvote all others.
+MOST_EXCESS = 1.0
+#: Widths count up to this: across a sharper bend a profile meets both its arms.
+SHARPEST_WIDTH = 0.3
 
 
 @njit(cache=True)
-def _stretches(points, step, sample_length, kappa, measured, width, starts, stops, turn_angle, turn_bow, sharpest, out):
-    """Metrics of stretches [start, stop) of samples into out [R, 10]; see `Stretches`."""
+def _stretches(points, step, sample_length, kappa, measured, width, starts, stops, turn_angle, turn_bow, sharpest, sharpest_width, out):
+    """Metrics of stretches [start, stop) of samples into out [R, 12]; see `Stretches`."""
     for r in range(len(starts)):
         a, b = starts[r], stops[r]
         length = 0.0
@@ -43,9 +47,25 @@ def _stretches(points, step, sample_length, kappa, measured, width, starts, stop
                     total_measured += ds
                     k1 += abs(kappa[i]) * ds
                     k2 += kappa[i] * kappa[i] * ds
-                w1 += width[i]
-                w2 += width[i] * width[i]
-                count += 1
+                if abs(kappa[i]) * width[i] <= sharpest_width:
+                    w1 += width[i]
+                    w2 += width[i] * width[i]
+                    count += 1
+        if count == 0:
+            for i in range(a, b):
+                if measured[i]:
+                    w1 += width[i]
+                    w2 += width[i] * width[i]
+                    count += 1
+        # Arc, chord and turns are those of the measured course: inside a junction a centreline is drawn, not measured.
+        while a < b - 1 and not measured[a]:
+            a += 1
+        while b > a + 1 and not measured[b - 1]:
+            b -= 1
+        course = 0.0
+        for i in range(a, b - 1):
+            course += step[i]
+        course_chord = math.hypot(points[b - 1, 0] - points[a, 0], points[b - 1, 1] - points[a, 1])
         # Turn curves. First pass: runs of one curvature sign that are turns; runs that are not (straight stretches, pixel
         # noise) go half to either neighbour, and turns of one sign with nothing but such runs between them are one turn.
         turns = 0
@@ -78,7 +98,7 @@ def _stretches(points, step, sample_length, kappa, measured, width, starts, stop
         density = 0.0
         if turns > 1:
             excess += _excess(points, step, turn_start, b - 1)
-            density = (turns - 1) / turns * excess / length
+            density = (turns - 1) / turns * excess / max(course, 1e-9)
         out[r, 0] = length
         out[r, 1] = chord
         out[r, 2] = total_measured
@@ -89,6 +109,8 @@ def _stretches(points, step, sample_length, kappa, measured, width, starts, stop
         out[r, 7] = w1 / count if count else 0.0
         out[r, 8] = math.sqrt(max(w2 / count - (w1 / count) ** 2, 0.0)) if count else 0.0
         out[r, 9] = count
+        out[r, 10] = course
+        out[r, 11] = course_chord
 
 
 @njit(cache=True)
@@ -98,7 +120,7 @@ def _excess(points, step, a, b):
     for i in range(a, b):
         length += step[i]
     chord = math.hypot(points[b, 0] - points[a, 0], points[b, 1] - points[a, 1])
-    return length / chord - 1.0 if chord > 0.0 else 0.0
+    return min(length / chord - 1.0, MOST_EXCESS) if chord > 0.0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +144,9 @@ class Stretches:
     width, width_sd : ndarray [R]
         Mean and SD over the measured samples.
     samples : ndarray [R]
-        Number of measured samples.
+        Number of samples whose width counts.
+    course, course_chord : ndarray [R]
+        Arc length and chord from the first to the last measured sample.
     """
 
     graph: VesselGraph
@@ -139,6 +163,8 @@ class Stretches:
     width: np.ndarray
     width_sd: np.ndarray
     samples: np.ndarray
+    course: np.ndarray
+    course_chord: np.ndarray
 
     def __len__(self) -> int:
         return len(self.segment)
@@ -147,7 +173,7 @@ class Stretches:
     def long_enough(self) -> np.ndarray:
         """Stretches on which a tortuosity means something, bool [R]; one that comes back to its start has no chord."""
         least = np.maximum(MIN_LENGTH_PX * self.graph.unit, MIN_LENGTH_WIDTHS * self.width)
-        return (self.length >= least) & (self.samples > 0) & (self.chord >= 0.1 * self.length)
+        return (self.measured_length >= least) & (self.course_chord >= 0.1 * self.course)
 
 
 def stretches(graph: VesselGraph, inside: np.ndarray | None = None) -> Stretches:
@@ -173,10 +199,10 @@ def stretches(graph: VesselGraph, inside: np.ndarray | None = None) -> Stretches
         stops = np.flatnonzero(flags[1:-1] & (~flags[2:] | edge[1:])) + 1
     keep = stops - starts >= 2
     starts, stops = starts[keep], stops[keep]
-    out = np.zeros((len(starts), 10))
+    out = np.zeros((len(starts), 12))
     _stretches(
         graph.points, graph.step, graph.sample_length, graph.curvature, graph.measured, graph.width, starts, stops,
-        TURN_ANGLE, TURN_BOW * graph.unit, SHARPEST, out,
+        TURN_ANGLE, TURN_BOW * graph.unit, SHARPEST, SHARPEST_WIDTH, out,
     )  # fmt: skip
     segment = np.searchsorted(graph.offsets, starts, side="right") - 1
     return Stretches(graph, segment, starts, stops, *out.T)

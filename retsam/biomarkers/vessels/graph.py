@@ -1,6 +1,6 @@
 """The vessel graph: built once for each structure, shared by all its biomarkers.
 
-Mask -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings led through -> sub-pixel centrelines and widths.
+Mask -> grid -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings led through -> sub-pixel centrelines and widths.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 
 from retsam.biomarkers.vessels import centreline, profiles, topology
+from retsam.biomarkers.vessels.grid import PER_UNIT, harden, soften
 from retsam.biomarkers.vessels.pose import Pose, canonical_pose
 from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton, replication
 
-#: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that pixels alone explain (px rms), and
-#: its part of the width.
-TOLERANCE = (0.08, 0.002)
-#: Shortest undulation that the spline may follow: in px, and in vessel widths.
-CUTOFF = (8.0, 1.0)
+#: Misfit between spline and measured mid-points, averaged along a quarter wavelength, that is allowed: in units, and in widths. The same
+#: in photographs of every size, or the finer one would be the more tortuous.
+TOLERANCE = (0.12, 0.004)
+#: Shortest undulation that the spline may follow: in units, and in vessel widths; and the one (units) below which it follows only what
+#: the tolerance times the square of their ratio does not explain: bends and corners, not pixels.
+CUTOFF = (8.0, 1.0, 16.0)
 
 KINDS = {topology.ARTERY: "artery", topology.VEIN: "vein", topology.UNKNOWN: "unknown"}
 
@@ -33,7 +35,7 @@ class VesselGraph:
     structure : str
         ``artery``, ``vein`` or ``vessel``.
     points : ndarray [K, 2]
-        Centreline samples of all segments, about a pixel apart.
+        Centreline samples of all segments, about `pixel` apart.
     width, curvature : ndarray [K]
         Width normal to the centreline (px) and signed curvature (1/px).
     measured : ndarray of bool [K]
@@ -51,9 +53,9 @@ class VesselGraph:
         Where two vessels cross (of the `vessel` structure only).
     segment_kind : ndarray of int [S]
     pixel : float
-        Grid px to a pixel of the mask as it was drawn: more than 1 for enlarged masks.
+        Grid px from sample to sample: half a unit, on the grid of `grid`.
     unit : float
-        Grid px to the length that constants in px are meant for (see `build_graph`); not less than `pixel`.
+        Grid px to the length that constants in px are meant for (see `build_graph`).
     """
 
     structure: str
@@ -148,7 +150,7 @@ def join_graphs(structure: str, graphs: list[VesselGraph], crossings: np.ndarray
     )
 
 
-def enlarge(graph: VesselGraph, factor: int, shift: tuple[int, int]) -> VesselGraph:
+def enlarge(graph: VesselGraph, factor: float, shift: tuple[int, int]) -> VesselGraph:
     """A graph in a grid of `factor` times as many pixels, whose blocks start at `shift` (x, y)."""
     # The centre of a block's first pixel lies half a block less half a pixel from the block's centre.
     origin = np.array(shift) + (factor - 1) / 2.0
@@ -190,7 +192,7 @@ def build_graph(
         For `vessel`: tell crossings from bifurcations. For `artery` or `vein`, the other one bridges the gaps where the other
         kind passes over.
     unit : float
-        Grid px to the length that constants in px are meant for: 1 where the pixels are as coarse as may be, more in finer pictures, so
+        Mask px to the length that constants in px are meant for: 1 where the pixels are as coarse as may be, more in finer pictures, so
         that the same eye is smoothed and judged alike in both.
 
     Returns
@@ -204,7 +206,11 @@ def build_graph(
         return enlarge(build_graph(structure, *small, unit=max(1.0, unit / factor)), factor, (column, row))
     pose = canonical_pose(plane)
     plane, artery, vein = (None if p is None else pose.apply(p) for p in (plane, artery, vein))
-    return _unposed(_build(structure, plane, artery, vein, unit), pose)
+    field = soften(plane, unit)
+    # A structure does not look at its own kind.
+    artery, vein = (None if p is None or name == structure else soften(p, unit) >= 0.5 for name, p in (("artery", artery), ("vein", vein)))
+    graph = _build(structure, harden(field), artery, vein, field)
+    return _unposed(enlarge(graph, unit / PER_UNIT, (0, 0)), pose)
 
 
 def _unposed(graph: VesselGraph, pose: Pose) -> VesselGraph:
@@ -213,8 +219,8 @@ def _unposed(graph: VesselGraph, pose: Pose) -> VesselGraph:
     return replace(graph, curvature=graph.curvature * pose.handedness, **points)
 
 
-def _build(structure: str, plane: np.ndarray, artery: np.ndarray | None, vein: np.ndarray | None, unit: float) -> VesselGraph:
-    skeleton = make_skeleton(plane)
+def _build(structure: str, plane: np.ndarray, artery: np.ndarray | None, vein: np.ndarray | None, field: np.ndarray) -> VesselGraph:
+    skeleton = make_skeleton(plane, field)
     if skeleton is None:
         return _empty(structure)
     graph = topology.build(skeleton)
@@ -229,11 +235,12 @@ def _build(structure: str, plane: np.ndarray, artery: np.ndarray | None, vein: n
             segment.kind = kind
         if other is not None:
             topology.bridge_gaps(graph, skeleton.distance, _crop(other, skeleton))
-    return _fit(structure, skeleton, graph, unit)
+    return _fit(structure, skeleton, graph)
 
 
-def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology, unit: float) -> VesselGraph:
+def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> VesselGraph:
     """Sub-pixel centrelines and widths of all segments."""
+    unit = PER_UNIT
     segments = [s for s in graph.segments.values() if len(s.path) >= 2]
     if not segments:
         return _empty(structure)
@@ -256,7 +263,7 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology, unit: flo
     sample_offsets = np.concatenate([[0], np.cumsum(profiles.count_samples(paths, offsets))]).astype(np.int64)
     total = int(sample_offsets[-1])
     points, normals, widths = np.empty((total, 2)), np.empty((total, 2)), np.empty(total)
-    profiles.sample_profiles(skeleton.mask, paths, offsets, width0, unit, sample_offsets, points, normals, widths)
+    profiles.sample_profiles(skeleton.field, paths, offsets, width0, unit, sample_offsets, points, normals, widths)
     valid, width = np.empty(total, np.uint8), np.empty(len(segments))
     centreline.mark_valid(points, widths, sample_offsets, ends, node_position, node_radius, unit, valid, width)
     lines = np.zeros((len(segments), 2, 5))
@@ -267,9 +274,10 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology, unit: flo
     room = total + int(np.ceil(8.0 * (width0.sum() + width.sum()) + 8.0 * node_radius.sum() + 40 * len(segments)))
     out, out_width, out_kappa = np.empty((room, 2)), np.empty(room), np.empty(room)
     out_valid, out_offsets = np.empty(room, np.uint8), np.empty(len(segments) + 1, np.int64)
-    tolerance, cutoff = (TOLERANCE[0] * unit, TOLERANCE[1]), (CUTOFF[0] * unit, CUTOFF[1])
+    tolerance = (TOLERANCE[0] * unit, TOLERANCE[1])
+    cutoff = (CUTOFF[0] * unit, CUTOFF[1], CUTOFF[2] * unit)
     size = centreline.fit_centrelines(
-        skeleton.mask, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, tolerance, cutoff,
+        skeleton.field, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, tolerance, cutoff,
         out, out_width, out_kappa, out_valid, out_offsets,
     )  # fmt: skip
     # Ends of vessels sit where their centrelines end, not where their skeletons did.

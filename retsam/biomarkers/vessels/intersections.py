@@ -93,7 +93,7 @@ def find_crossings(
         (x, y, radius): inside it vessels overlie each other in tangles, and no crossing is counted.
     """
     height, width = shape
-    reach = 2 * round(max(artery.pixel, vein.pixel))
+    reach = max(1, 2 * round(max(artery.pixel, vein.pixel)))
     pairs = _intersections(
         artery.points, artery.segment_of.astype(np.int64), vein.points, vein.segment_of.astype(np.int64), height, width, reach
     )

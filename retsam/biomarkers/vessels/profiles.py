@@ -11,11 +11,14 @@ import math
 import numpy as np
 from numba import njit
 
+from retsam.biomarkers.vessels.grid import BLUR, PER_UNIT
 from retsam.biomarkers.vessels.smoothing import penalty_of, polyline_length, resample, whittaker
 from retsam.biomarkers.vessels.tracing import path_length
 
 #: Step along the normal, px.
 _STEP = 0.25
+#: Half an edge's ramp, px: 6 SD of the smoothing of `grid`.
+_RAMP = 6.0 * BLUR * PER_UNIT
 
 
 @njit(cache=True)
@@ -37,19 +40,20 @@ def _bilinear(mask, y, x):
 
 @njit(cache=True)
 def half_width(mask, y, x, ny, nx, reach):
-    """Integral of the mask from (y, x) along (ny, nx) through the vessel that holds (y, x), to its edge.
+    """Integral of the field from (y, x) along (ny, nx) through the vessel that holds (y, x), to its edge.
 
-    The run ends one pixel beyond the place where the mask falls below one half, or earlier where it rises again (the next
-    vessel), so that all of the edge's ramp is counted and nothing of a neighbour.
+    The run ends `_RAMP` beyond the place where the field falls below half of what it is at (y, x), or earlier where it rises again
+    (the next vessel), so that all of the edge's ramp is counted and nothing of a neighbour.
     """
     total = 0.0
     outside = 0.0
     last = 1.0
+    edge = 0.5 * _bilinear(mask, y, x)
     t = 0.5 * _STEP
     while t < reach:
         value = _bilinear(mask, y + t * ny, x + t * nx)
-        if outside > 0.0 or value < 0.5:
-            if outside > 0.0 and (value > last + 1e-9 or outside > 1.0):
+        if outside > 0.0 or value < edge:
+            if outside > 0.0 and (value > last + 1e-6 or value == 0.0 or outside > _RAMP):
                 break
             outside += _STEP
         total += value * _STEP
@@ -68,7 +72,9 @@ def tip(mask, y, x, dy, dx, w):
     total = 0.0
     for k in range(-4, 5):
         shift = 0.35 * w * k / 4.0
-        total += half_width(mask, y + shift * dx, x - shift * dy, dy, dx, 6.0 * w + 16.0)
+        # A ray near the vessel's edge meets less than the whole of the field, all along.
+        there = max(_bilinear(mask, y + shift * dx, x - shift * dy), 0.1)
+        total += half_width(mask, y + shift * dx, x - shift * dy, dy, dx, 6.0 * w + 16.0) / there
     return total / 9.0 - 0.9109 * 0.5 * w
 
 
@@ -97,12 +103,12 @@ def sample_profiles(mask, paths, offsets, width0, unit, out_offsets, points, nor
         raw = paths[offsets[s] : offsets[s + 1]]
         n = raw.shape[0]
         smooth = np.empty((n, 2))
-        whittaker(raw, np.ones(n), penalty_of(max(8.0 * unit, 1.5 * width0[s])), smooth)
+        whittaker(raw, np.ones(n), np.full(n, penalty_of(max(6.0 * unit, 1.25 * width0[s]))), smooth)
         first = out_offsets[s]
         count = out_offsets[s + 1] - first
         line = points[first : first + count]
         resample(smooth, count, polyline_length(smooth), line)
-        reach = 2.0 * width0[s] + 4.0
+        reach = 2.0 * width0[s] + 4.0 + _RAMP
         for i in range(count):
             low = max(i - 1, 0)
             high = min(i + 1, count - 1)
@@ -122,16 +128,16 @@ def sample_profiles(mask, paths, offsets, width0, unit, out_offsets, points, nor
             x = line[i, 1]
             # The smoothed skeleton may run just beside a vessel of one or two pixels: start at the mask's highest value nearby.
             here = _bilinear(mask, y, x)
-            if here < 0.75:
+            if here < 0.9:
                 best = 0.0
-                for k in (-2, -1, 1, 2):
+                for k in (-4, -3, -2, -1, 1, 2, 3, 4):
                     value = _bilinear(mask, y + 0.5 * k * ny, x + 0.5 * k * nx)
-                    if value > here + 0.05:
+                    if value > here + 0.02:
                         here = value
                         best = 0.5 * k
                 y += best * ny
                 x += best * nx
-            if here < 0.3:
+            if here < 0.04:
                 widths[first + i] = 0.0
                 continue
             plus = half_width(mask, y, x, ny, nx, reach)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from retsam.biomarkers.vessels.gaps import ASIDE, REACH, gap_lines
 from retsam.biomarkers.vessels.thinning import thin
 
 #: A hole is noise of the segmentation, not a loop between vessels, below this many squared mean widths.
@@ -14,7 +15,7 @@ HOLE_AREA_WIDTHS = 1.0
 #: A component is a speck, not a vessel, below this many squared mean widths.
 SPECK_AREA_WIDTHS = 2.0
 #: Pixels of background kept about the vessels, so that normals and thinning never meet the array's edge.
-MARGIN = 4
+MARGIN = 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Skeleton:
     ----------
     mask : ndarray of uint8, [h, w]
         0 or 1; holes filled, specks removed.
+    field : ndarray of float32, [h, w]
+        The mask before its threshold, between 0 and 1; 0 and 1 where specks were removed and holes filled.
     distance : ndarray of float32, [h, w]
         Distance of each vessel pixel's centre to the nearest background pixel's centre (px; within 2 %).
     pixels : ndarray of uint8, [h, w]
@@ -36,6 +39,7 @@ class Skeleton:
     """
 
     mask: np.ndarray
+    field: np.ndarray
     distance: np.ndarray
     pixels: np.ndarray
     origin: tuple[int, int]
@@ -85,12 +89,33 @@ def replication(plane: np.ndarray) -> tuple[int, int, int]:
     return 1, 0, 0
 
 
-def make_skeleton(plane: np.ndarray) -> Skeleton | None:
+def _crop_field(field: np.ndarray, top: int, left: int, shape: tuple[int, int]) -> np.ndarray:
+    """A field in the frame of a crop that begins `MARGIN` above and left of (top, left); 0 outside the picture."""
+    out = np.zeros(shape, np.float32)
+    y0, x0 = top - MARGIN, left - MARGIN
+    y, x = max(y0, 0), max(x0, 0)
+    inner = field[y : y0 + shape[0], x : x0 + shape[1]]
+    out[y - y0 : y - y0 + inner.shape[0], x - x0 : x - x0 + inner.shape[1]] = inner
+    return out
+
+
+def _close_gaps(mask: np.ndarray, distance: np.ndarray, pixels: np.ndarray) -> bool:
+    """Fill short gaps ahead of the skeleton's free ends into the mask; whether there were any."""
+    lines = gap_lines(pixels, mask, distance, REACH, np.radians(np.array(ASIDE)))
+    for y0, x0, y1, x1, radius in lines:
+        ends = ((round(x0), round(y0)), (round(x1), round(y1)))
+        cv2.line(mask, *ends, 1, thickness=max(1, round(2.0 * float(radius) - 1.0)))
+    return len(lines) > 0
+
+
+def make_skeleton(plane: np.ndarray, field: np.ndarray | None = None) -> Skeleton | None:
     """Skeleton of a vessel mask.
 
     Parameters
     ----------
     plane : ndarray of bool, [H, W]
+    field : ndarray of float32, [H, W], optional
+        What the mask is the threshold of; the mask itself if None.
 
     Returns
     -------
@@ -110,10 +135,19 @@ def make_skeleton(plane: np.ndarray) -> Skeleton | None:
     edges = int(np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1]))
     # A pixel outline is 4/pi longer than the smooth edge that it follows, on average over directions.
     width = max(1.0, 2.0 * area / (edges * np.pi / 4.0))
+    before = mask.copy()
     _clean(mask, HOLE_AREA_WIDTHS * width * width, SPECK_AREA_WIDTHS * width * width)
     if not mask.any():
         return None
+    soft = mask.astype(np.float32)
+    if field is not None:
+        soft = _crop_field(field, top, left, mask.shape)
+        soft[before > mask] = 0.0
+        soft[before < mask] = 1.0
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
     pixels = thin(mask, distance)
+    if field is not None and _close_gaps(mask, distance, pixels):
+        distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
+        pixels = thin(mask, distance)
     origin = (int(left) - MARGIN, int(top) - MARGIN)
-    return Skeleton(mask, distance, pixels, origin, float(width))
+    return Skeleton(mask, soft, distance, pixels, origin, float(width))

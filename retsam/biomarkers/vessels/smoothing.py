@@ -14,10 +14,11 @@ from numba import njit
 
 
 @njit(cache=True)
-def whittaker(values, weights, penalty, out):
-    """Smooth columns of `values` [n, k] with weights [n] and third-difference `penalty`; the result goes to `out` [n, k].
+def whittaker(values, weights, penalties, out):
+    """Smooth columns of `values` [n, k] with weights [n] and third-difference `penalties` [n]; the result goes to `out` [n, k].
 
-    Solves (W + penalty D'D) z = W y by a banded LDL' factorisation, D the matrix of third differences: O(n).
+    Solves (W + D'PD) z = W y by a banded LDL' factorisation, D the matrix of third differences: O(n). The penalty of the difference of
+    samples i to i + 3 is that of sample i + 1.
     """
     n, columns = values.shape
     if n < 4:
@@ -47,14 +48,15 @@ def whittaker(values, weights, penalty, out):
                 c0, c1, c2, c3 = -3.0, 1.0, 0.0, 0.0
             else:
                 c0, c1, c2, c3 = 1.0, 0.0, 0.0, 0.0
-            s0 += c0 * c0
-            s1 += c0 * c1
-            s2 += c0 * c2
-            s3 += c0 * c3
-        d0[i] = weights[i] + penalty * s0
-        d1[i] = penalty * s1
-        d2[i] = penalty * s2
-        d3[i] = penalty * s3
+            penalty = penalties[first + 1]
+            s0 += penalty * c0 * c0
+            s1 += penalty * c0 * c1
+            s2 += penalty * c0 * c2
+            s3 += penalty * c0 * c3
+        d0[i] = weights[i] + s0
+        d1[i] = s1
+        d2[i] = s2
+        d3[i] = s3
     for i in range(n):
         for c in range(columns):
             out[i, c] = weights[i] * values[i, c]

@@ -14,6 +14,8 @@ from retsam.biomarkers.vessels.tracing import path_length, trace_skeleton
 SPUR_WIDTHS = 1.25
 #: ...or by less than this many radii of that vessel.
 SPUR_RADII = 0.5
+#: ...or by less than this (grid px).
+SPUR_LEAST = 10.0
 #: Junctions closer than this many radii of the larger one are one junction.
 MERGE_RADII = 1.0
 #: Two vessels that cross share their course for at most this many times the sum of their radii.
@@ -132,7 +134,7 @@ def _prune(graph: Topology, distance: np.ndarray) -> bool:
         sticks_out = path_length(path) + _at(distance, path[-1]) - root
         tail = path[len(path) // 2 :].astype(np.intp)
         spur_width = max(2.0, 2.0 * float(np.median(distance[tail[:, 0], tail[:, 1]])))
-        if sticks_out < max(SPUR_WIDTHS * spur_width, SPUR_RADII * root, 2.0):
+        if sticks_out < max(SPUR_WIDTHS * spur_width, SPUR_RADII * root, SPUR_LEAST):
             spurs.append(key)
     if not spurs:
         return False

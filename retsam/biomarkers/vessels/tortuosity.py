@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from retsam.biomarkers.registry import Biomarker, Null
-from retsam.biomarkers.vessels.analysis import STRUCTURES, ZONES, Analysis, Value, column
+from retsam.biomarkers.vessels.analysis import STRUCTURES, ZONES, Analysis, Value, column, weighted_quantiles
 from retsam.biomarkers.vessels.curves import Stretches
 
 _HART = "Hart 1999"
@@ -18,7 +18,7 @@ def _weighted(values: np.ndarray, pieces: Stretches, keep: np.ndarray) -> float:
 
 
 def _distance(pieces: Stretches) -> np.ndarray:
-    return pieces.length / np.maximum(pieces.chord, 1e-9) - 1.0
+    return pieces.course / np.maximum(pieces.course_chord, 1e-9) - 1.0
 
 
 def _rate(integral: np.ndarray, pieces: Stretches) -> np.ndarray:
@@ -29,12 +29,13 @@ def _rate(integral: np.ndarray, pieces: Stretches) -> np.ndarray:
 #: name -> (definition, unit, power of DD, source, direction, function of (stretches, which to use))
 _ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.ndarray], float]]] = {
     "tortuosity_distance": (
-        "Arc length over chord, less one (Hart's tau1 - 1), of each segment; mean weighted by length. Arc length is that of the "
-        "smoothing spline.", "1", 0, _HART, "more tortuous", lambda p, k: _weighted(_distance(p), p, k),
+        "Arc length over chord, less one (Hart's tau1 - 1), of the segments between their junctions: all arcs over all chords, so that "
+        "one that comes back to its start does not outvote the others. Arc length is that of the smoothing spline.", "1", 0, _HART,
+        "more tortuous", lambda p, k: float(p.course[k].sum() / p.course_chord[k].sum() - 1.0),
     ),
     "tortuosity_distance_median": (
-        "Arc length over chord, less one (Hart's tau1 - 1): median over segments.", "1", 0, _HART, "more tortuous",
-        lambda p, k: float(np.median(_distance(p)[k])),
+        "Arc length over chord, less one (Hart's tau1 - 1): median over segments, weighted by length.", "1", 0, _HART, "more tortuous",
+        lambda p, k: weighted_quantiles(_distance(p)[k], p.length[k], (0.5,))[0],
     ),
     "tortuosity_curvature": (
         "Integral of squared curvature over arc length (Hart's tau5), all segments together, times DD^2.", "DD^-2", 2, _HART,
@@ -45,9 +46,9 @@ _ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.ndarray]
         "more bending", lambda p, k: float(p.curvature[k].sum() / p.measured_length[k].sum()),
     ),
     "tortuosity_density": (
-        "(n-1)/n times the sum of (arc/chord - 1) over a segment's n turn curves, over its length, times DD; mean weighted by length. "
-        "A turn curve keeps one sense of bending, by hysteresis on the spline's curvature (0.15 rad and 0.4 px of bow); straight runs "
-        "go half to either neighbour.", "DD^-1", 1, "Grisan 2008", "more changes of direction",
+        "(n-1)/n times the sum of (arc/chord - 1, at most 1) over a segment's n turn curves, over its length, times DD; mean weighted by "
+        "length. A turn curve keeps one sense of bending, by hysteresis on the spline's curvature (0.15 rad and a bow of 1/1350 of the "
+        "field of view); straight runs go half to either neighbour.", "DD^-1", 1, "Grisan 2008", "more changes of direction",
         lambda p, k: _weighted(p.turn_density, p, k),
     ),
     "inflection_count": (

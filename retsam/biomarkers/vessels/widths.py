@@ -15,16 +15,19 @@ from retsam.biomarkers.vessels.analysis import (
     length_entries,
     weighted_quantiles,
 )
+from retsam.biomarkers.vessels.curves import SHARPEST_WIDTH
 
 _STATISTICS = {
-    "width_mean": "Mean width of the vessels, each segment weighted by its length; a segment's width is the mean of sub-pixel widths "
-    "normal to its centreline, outside junctions.",
+    "width_mean": "Mean width of the vessels, each segment weighted by the length that was measured; a segment's width is the mean of "
+    "sub-pixel widths normal to its centreline, outside junctions and sharp bends.",
     "width_sd": "Standard deviation of the segments' widths, weighted by length.",
-    "width_p10": "10th percentile of the segments' widths, weighted by length.",
-    "width_p50": "Median of the segments' widths, weighted by length.",
-    "width_p90": "90th percentile of the segments' widths, weighted by length.",
+    "width_p10": "10th percentile of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
+    "width_p50": "Median of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
+    "width_p90": "90th percentile of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
 }
 
+#: Percentiles are those of pieces of the segments about this long (units, see `graph.build_graph`): where a segment is cut does not matter.
+PIECE_PX = 16.0
 #: A segment's beading is measured when it is at least this many widths long and this many px wide.
 BEADING_LENGTH_WIDTHS = 5.0
 BEADING_WIDTH_PX = 3.0
@@ -100,10 +103,26 @@ def _statistics(analysis: Analysis, structure: str, region: str) -> list[Value]:
     use = pieces.samples > 0
     if not use.any():
         return [Null("too_few_vessels")] * 5
-    width, weight = pieces.width[use], pieces.length[use]
+    width, weight = pieces.width[use], pieces.samples[use]
     mean = float(np.average(width, weights=weight))
     sd = float(np.sqrt(np.average((width - mean) ** 2, weights=weight)))
-    return [mean, sd, *weighted_quantiles(width, weight, (0.1, 0.5, 0.9))]
+    return [mean, sd, *weighted_quantiles(*_pieces(analysis, structure, region), (0.1, 0.5, 0.9))]
+
+
+def _pieces(analysis: Analysis, structure: str, region: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean widths of pieces of the segments about `PIECE_PX` long, and how many samples each has."""
+    graph = analysis.graph(structure)
+    use = graph.measured & analysis.inside(structure, region)
+    use &= np.abs(graph.curvature) * graph.width <= SHARPEST_WIDTH
+    if not use.any():
+        use = graph.measured & analysis.inside(structure, region)
+    along = np.arange(len(use)) - graph.offsets[graph.segment_of]
+    piece = along // max(1, round(PIECE_PX * graph.unit / graph.pixel))
+    starts = np.flatnonzero((np.diff(piece, prepend=-1) != 0) | (along == 0))
+    number = np.add.reduceat(use.astype(float), starts)
+    total = np.add.reduceat(np.where(use, graph.width, 0.0), starts)
+    some = number > 0
+    return total[some] / number[some], number[some]
 
 
 def _length_diameter_ratio(analysis: Analysis, structure: str) -> Value:
