@@ -42,6 +42,7 @@ def test_the_close_up_gets_trunk_and_decoder_and_all_else_stays(config):
     base = export(config, config.out / "base.safetensors", per_dataset=2)
     card = json.loads(base.with_suffix(".json").read_text())
     card["heads"]["disc"]["scores"] = card["heads"]["vessel"]["scores"] = {"drawn": {"dsc": 1.0}}
+    card["data"]["drawn"]["photographs"] = 50  # as if the base had learned from more
     base.with_suffix(".json").write_text(json.dumps(card))
     own = close_ups(config, base)
     run_stage(own)
@@ -54,7 +55,9 @@ def test_the_close_up_gets_trunk_and_decoder_and_all_else_stays(config):
     for part in ("encoder._blocks", "decoders.optic_nerve."):
         assert any(not torch.equal(old[name], new[name]) for name in old if name.startswith(part))
     assert metadata["pens"] == old_metadata["pens"] != {}, "pens of vessels, which this run knows nothing of, stay"
-    heads = json.loads(grown.with_suffix(".json").read_text())["heads"]
+    grown_card = json.loads(grown.with_suffix(".json").read_text())
+    heads = grown_card["heads"]
+    assert grown_card["data"] == card["data"], "what the other views learned from is still what the weights learned from"
     assert "scores" not in heads["disc"] and heads["vessel"]["scores"], "scores of another network must not stay"
     tuned = load_state(own.out / "weights.safetensors")[0]["decoders.optic_nerve.head.weight"]
     assert torch.equal(Segmenter(grown, precision="float32").networks["roi"].decoders["optic_nerve"].head.weight, tuned)

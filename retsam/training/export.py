@@ -343,7 +343,10 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
     own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out, tasks=needed), per_dataset), card["name"])
     card["heads"] |= own["heads"]
-    card["data"] |= own["data"]
+    # What any view learned from counts: a run that holds more back takes nothing from the others' photographs.
+    for dataset, entry in own["data"].items():
+        if entry["photographs"] >= card["data"].get(dataset, entry)["photographs"]:
+            card["data"][dataset] = entry
     for key in ("datasets", "subjects"):
         card["learned_from_labels"][key] = sorted({*card["learned_from_labels"][key], *own["learned_from_labels"][key]})
     steps = {"steps": tuned_metadata.get("step"), "keep": config.keep}
