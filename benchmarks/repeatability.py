@@ -10,7 +10,7 @@ The coefficient of variation is the SD within an eye over the mean of the eyes, 
 single measure) is the share of the variance that lies between eyes. Of the photographs it is taken within data sets, so that a difference
 between cameras does not pass for one between eyes.
 
-    python benchmarks/repeatability.py [--eyes 12] [--seeds 1] [--photographs 8] [--weights FILE]
+    python benchmarks/repeatability.py [--eyes 12] [--seeds 1] [--photographs 8] [--minutes M] [--weights FILE]
     retsam measure dictionary --out docs           # then, to bring the figures into the dictionary
 
 Writes `docs/benchmarks/repeatability.md` and `retsam/biomarkers/evidence/repeatability.csv`, of which the dictionary is made. `--only`
@@ -24,6 +24,7 @@ import argparse
 import json
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import cv2
@@ -116,17 +117,25 @@ def of_masks(eyes: int, seeds: int) -> tuple[Found, list[str]]:
     return {key: kinds for key, kinds in found.items() if key in known and not key.endswith(("_dd", "_um", "_mm"))}, [d for d, _ in names]
 
 
-def of_photographs(number: int, weights: Path | None) -> tuple[Found, list[str], str]:
-    """Values under the protocol *photographs*, each eye's data set, and the SHA-256 of the weights."""
+def of_photographs(number: int, weights: Path | None, minutes: float | None = None) -> tuple[Found, list[str], str]:
+    """Values under the protocol *photographs*, each eye's data set, and the SHA-256 of the weights.
+
+    Data sets take turns, and after so many ``minutes`` no further photograph is begun.
+    """
     root = data_root()
     manifest = read_manifest(root / "manifest.csv")
     manifest = manifest[held_out(manifest, TrainConfig.read(ROOT / "config" / "train-base.yaml"))]
     sick = (manifest["dataset"] != "idrid_grading") | (pd.to_numeric(manifest["dr_grade"], errors="coerce") >= 2)
     manifest = manifest[manifest["dataset"].isin(PHOTOGRAPHS) & sick].groupby("dataset", sort=False).head(number)
+    manifest = manifest.iloc[np.argsort(manifest.groupby("dataset").cumcount().to_numpy(), kind="stable")]
+    started, seen = time.monotonic(), 0
     segmenter, config = Segmenter(weights), BiomarkersConfig()
     dictionary = registry(config.families)
     found: Found = {}
     for eye, record in enumerate(tqdm(manifest.to_dict("records"), desc="photographs", unit="eye")):
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            break
+        seen = eye + 1
         side = record["eye"] if record.get("eye") in ("R", "L") else None
         rows = {}
         for kind, rgb in copies(read_photograph(root / record["image"]).rgb).items():
@@ -136,7 +145,7 @@ def of_photographs(number: int, weights: Path | None) -> tuple[Found, list[str],
                 pair = [rows["original"][name], rows[kind][name]]
                 if np.isfinite(pair).all():
                     found.setdefault(name, {}).setdefault(kind, {})[eye] = pair
-    return found, manifest["dataset"].tolist(), segmenter.weights_sha256
+    return found, manifest["dataset"].tolist()[:seen], segmenter.weights_sha256
 
 
 def figures(found: Found, datasets: list[str], protocol: str) -> pd.DataFrame:
@@ -204,6 +213,7 @@ def main() -> int:
     parser.add_argument("--eyes", type=int, default=12, help="eyes whose reference masks are perturbed")
     parser.add_argument("--seeds", type=int, default=1, help="repetitions of each perturbation of masks")
     parser.add_argument("--photographs", type=int, default=8, help="photographs of each data set")
+    parser.add_argument("--minutes", type=float, help="begin no further photograph after so many: a busy machine measures fewer eyes")
     parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     parser.add_argument("--only", choices=(*PROTOCOLS, "page"))
     arguments = parser.parse_args()
@@ -219,7 +229,7 @@ def main() -> int:
             found, datasets = of_masks(arguments.eyes, arguments.seeds)
             about[protocol] = {"repetitions": arguments.seeds}
         else:
-            found, datasets, weights = of_photographs(arguments.photographs, arguments.weights)
+            found, datasets, weights = of_photographs(arguments.photographs, arguments.weights, arguments.minutes)
             about[protocol] = {"weights_sha256": weights}
         about[protocol]["eyes"] = pd.Series(datasets).value_counts(sort=False).to_dict()
         tables[protocol] = figures(found, datasets, protocol)

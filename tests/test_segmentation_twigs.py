@@ -1,4 +1,4 @@
-"""Faint vessels: what hangs on a sure vessel comes back as a line, and the thresholds that decide it."""
+"""Faint vessels: what hangs on a sure vessel comes back as a line, and the thresholds that decide it; arteries and veins are vessels."""
 
 import json
 import shutil
@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from retsam.evaluation.histogram import Histogram
+from retsam.evaluation.reference import Reference
+from retsam.evaluation.scoring import score_image
 from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold
-from retsam.segmentation.postprocess import TWIGS, to_planes, vessel_mask
-from retsam.segmentation.predict import Segmenter
+from retsam.masks.frame import Frame
+from retsam.segmentation.postprocess import TWIGS, classes, ridges, to_planes, vessel_mask
+from retsam.segmentation.predict import Prediction, Segmenter
 from retsam.segmentation.weights import DEFAULT_WEIGHTS
 
 SIDE = 200
@@ -49,6 +52,58 @@ def test_a_break_in_a_vessel_is_bridged_where_the_network_saw_something():
     assert cv2.connectedComponents(vessel_mask(p, fov, 0.5, 0.2).astype(np.uint8))[0] == 2
 
 
+@pytest.mark.parametrize("angle", [0, 20, 45, 70, 90, 135])
+@pytest.mark.parametrize("width", [1.2, 3.0])
+def test_a_ridge_is_the_middle_of_a_thin_vessel_at_any_angle(angle, width):
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    across = np.abs(np.cos(np.radians(angle)) * y - np.sin(np.radians(angle)) * x)
+    along = np.sin(np.radians(angle)) * y + np.cos(np.radians(angle)) * x
+    p = (0.02 + 0.2 * np.exp(-0.5 * (across / width) ** 2)).astype(np.float32)
+    found = ridges(p) & (np.abs(along) < 80) & (p > 0.1)
+    assert across[found].max() < 1.5, "beside the middle"
+    assert np.ptp(along[found]) > 155 and cv2.connectedComponents(found.astype(np.uint8), connectivity=8)[0] == 2, "no gaps"
+    assert found.sum() < 2.5 * 160, "a line"
+
+
+def test_a_wide_vessel_and_a_plain_have_no_ridge():
+    p = np.full((SIDE, SIDE), 0.1, np.float32)
+    p[80:120] = 0.9
+    assert not ridges(p)[[30, 100, 170]].any()
+    assert not ridges(np.zeros((SIDE, SIDE), np.float32) + 0.3).any()
+
+
+def test_arteries_are_as_wide_as_the_vessel():
+    vessel = np.full((SIDE, SIDE), 0.02, np.float32)
+    artery, vein = vessel.copy(), vessel.copy()
+    vessel[80:120] = 0.4
+    vessel[90:110] = 0.9
+    vessel[:, 95:105] = 0.9
+    artery[80:120] = 0.45  # wider than the vessel at its threshold
+    vein[:, 95:105] = 0.8
+    artery[90:110, 95:105] = 0.8
+    fov = np.ones(vessel.shape, bool)
+    planes = to_planes({"vessel": vessel, "artery": artery, "vein": vein}, fov, {"vessel": 0.5, "artery": 0.3, "vein": 0.3})
+    assert planes["artery"][:, 20].sum() == planes["vessel"][:, 20].sum() == 20
+    assert (planes["artery"] | planes["vein"] == planes["vessel"]).all()
+    assert (planes["artery"] & planes["vein"])[91:109, 96:104].all() and (planes["artery"] & planes["vein"]).sum() == 20 * 10
+    parts = classes(planes["vessel"], artery, vein)
+    assert (parts[0] == planes["artery"]).all() and (parts[1] == planes["vein"]).all()
+    alone = to_planes({"artery": artery, "vein": vein}, fov, {"artery": 0.3, "vein": 0.3})
+    assert alone["artery"][:, 20].sum() == 40, "without vessels, by its own threshold"
+
+
+def test_at_native_size_arteries_are_parts_of_the_vessels_too():
+    side = 2 * SIDE
+    probabilities = {name: np.full((side, side), 0.02, np.float32) for name in ("vessel", "artery", "vein")}
+    probabilities["vessel"][180:220] = 0.9
+    probabilities["artery"][170:230] = 0.8
+    found = Prediction(probabilities, np.ones((side, side), bool), Frame.from_square(0, 0, SIDE, side, SIDE, SIDE), None, 0.0, {}, {})
+    truth = np.zeros((SIDE, SIDE), bool)
+    truth[90:110] = True
+    score = score_image(found, Reference(masks={"vessel": truth, "artery": truth, "vein": np.zeros_like(truth)}))
+    assert score.values["artery"]["dsc"] == score.values["vessel"]["dsc"] > 0.97
+
+
 def test_twigs_have_a_class():
     p = probability()
     planes = to_planes({"vessel": p, "artery": 0.9 * p, "vein": 0.1 * p}, np.ones(p.shape, bool), {"vessel": 0.5, TWIGS: 0.2})
@@ -77,6 +132,10 @@ def test_twigs_are_taken_where_they_are_drawn_and_left_where_they_are_not():
     drawn = trunk | ((p > 0.2) & (np.arange(SIDE)[:, None] < 96))
     assert twig_threshold({"drawn": [(p, drawn, known)]}, 0.5) == 0.2
     assert twig_threshold({"not": [(p, trunk, known)]}, 0.5) is None
+    # Where they are drawn elsewhere than they are seen, the length would be right and clDice pays.
+    aside = trunk | np.roll(drawn & ~trunk, 12, axis=1)
+    assert twig_threshold({"aside": [(p, aside, known)]}, 0.5, cost=(1.0, 1.0)) == 0.2
+    assert twig_threshold({"aside": [(p, aside, known)]}, 0.5, cost=(1.0, 0.005)) is None
     # One data set that would lose is enough to leave them.
     assert twig_threshold({"drawn": [(p, drawn, known)], "not": [(p, trunk, known)]}, 0.5) is None
 

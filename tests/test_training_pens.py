@@ -75,14 +75,15 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     segmenter = Segmenter(base, precision="float32")
     assert segmenter.pens == {"vessels": ["drawn"]} and segmenter.pen is None
     card = json.loads(base.with_suffix(".json").read_text())
-    assert set(card["heads"]["vessel"]["pens"]) == {"drawn"} and "twigs" not in card["heads"]["vessel"]
+    assert set(card["heads"]["vessel"]["pens"]) == set(card["heads"]["vessel"]["pen_twigs"]) == {"drawn"}
+    assert "twigs" in card["heads"]["vessel"], "chosen, if only to have none"
     moved = json.loads(json.dumps(card))
     moved["heads"]["vessel"] |= {"threshold": 0.99, "twigs": 0.98}
     base.with_suffix(".json").write_text(json.dumps(moved))
     result = CliRunner().invoke(train, ["thresholds", "--config", str(write_config(config)), "--weights", str(base), "--per-dataset", "2"])
     assert result.exit_code == 0, result.output
     assert json.loads(base.with_suffix(".json").read_text())["heads"] == card["heads"], "chosen anew, on the same photographs"
-    assert set(recalibrate(config, base, 2, unbiased=True)["vessel"]["pen_twigs"]) == {"drawn"}
+    assert set(recalibrate(config, base, 2, unbiased=True)["vessel"]["pens"]) == {"drawn"}
     card["heads"]["vessel"]["pens"]["drawn"] = 0.61
     card["heads"]["vessel"] |= {"twigs": 0.11, "pen_twigs": {"drawn": 0.22}}
     base.with_suffix(".json").write_text(json.dumps(card))

@@ -13,6 +13,7 @@ from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.reference import Reference
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
+from retsam.segmentation.postprocess import classes
 
 CENTRELINE_TARGETS = ("vessel", "artery", "vein")
 BOUNDARY_TARGETS = ("disc", "cup", "disc_expert2")
@@ -66,15 +67,20 @@ class _Native:
     def __init__(self, prediction: Prediction):
         self.prediction, self.found = prediction, prediction.masks()
         unwarp, planes = self.found.frame.unwarp, self.found.planes
-        self.planes = {}
+        self.planes, near = {}, {}
         for name, plane in planes.items():
             if name in OUTLINED_TARGETS:
                 self.planes[name] = self.stored(name)
                 continue
             threshold = prediction.thresholds.get(name, 0.5)
-            near = unwarp(cv2.dilate(plane.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool), 0)
+            near[name] = unwarp(cv2.dilate(plane.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool), 0)
             added = unwarp(plane & ~(np.asarray(prediction.probabilities[name]) >= threshold), 0)
-            self.planes[name] = (near & (self.probability(name) >= threshold)) | added
+            self.planes[name] = (near[name] & (self.probability(name) >= threshold)) | added
+        if {"artery", "vein", "vessel"} <= planes.keys():
+            # Parts of the vessels, here as in the store.
+            parts = classes(self.planes["vessel"], self.probability("artery"), self.probability("vein"))
+            for name, part in zip(("artery", "vein"), parts, strict=True):
+                self.planes[name] = near[name] & part
 
     def plane(self, target: str) -> np.ndarray:
         return self.planes[target]

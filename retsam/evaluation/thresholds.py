@@ -3,7 +3,7 @@
 Two choices answer two questions. The threshold of the best Dice coefficient gives the masks that agree best with the reference. The
 threshold of unbiased area gives masks that neither over- nor under-measure on the whole, which is what a biomarker of area wants. The
 curve of Dice is flat at its top, so that one can mostly have both: :func:`least_biased`. Of vessels, area is not all: with the area right,
-thin ones are missing and thick ones too wide. :func:`twig_threshold` brings the length back.
+thin ones are missing and thick ones too wide. :func:`twig_threshold` brings the length back, as lines that cost next to no overlap.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from skimage.morphology import skeletonize
 
 from retsam.evaluation.histogram import BINS, Histogram
+from retsam.evaluation.metrics import centreline_dice
 from retsam.segmentation.postprocess import vessel_mask
 
 THRESHOLDS = np.arange(BINS) / BINS
@@ -82,10 +83,14 @@ def least_biased(histograms: Sequence[Histogram], tolerance: float = 0.001) -> t
 
 TWIG_THRESHOLDS = (0.3, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Candidates, as shares of probability; a network that knows nothing says about 0.03."""
+TWIG_COST = (0.002, 0.005)
+"""What the Dice coefficient and clDice of any data set may lose by twigs."""
 
 
 def twig_threshold(
-    groups: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]], threshold: float, tolerance: float = 0.0015
+    groups: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]],
+    threshold: float,
+    cost: tuple[float, float] = TWIG_COST,
 ) -> float | None:
     """Threshold of faint vessels (:func:`retsam.segmentation.postprocess.vessel_mask`) that brings the length of vessels back.
 
@@ -95,32 +100,35 @@ def twig_threshold(
         Images by data set; each data set counts once. ``known``: pixels that count.
     threshold : float
         Of sure vessels.
-    tolerance : float
-        That the Dice coefficient of any data set may lose.
+    cost : tuple of float
+        What the Dice coefficient and clDice of any data set may lose.
 
     Returns
     -------
     float or None
-        Of the candidates that keep the Dice coefficient, the one with the least mean bias of length over data sets (absolute logarithm
-        of predicted over reference centreline); None where sure vessels alone are no worse.
+        Of the candidates within the cost, the one with the least mean bias of length over data sets (absolute logarithm of predicted
+        over reference centreline); None where sure vessels alone are no worse.
     """
+    drawn = {name: [(p, t & k, k, skeletonize(t & k)) for p, t, k in images] for name, images in groups.items()}
 
     def scores(twigs: float | None) -> tuple[np.ndarray, float]:
-        dice, bias = [], []
-        for images in groups.values():
-            overlap, predicted, drawn = [], 0, 0
-            for probability, truth, known in images:
-                mask, truth = vessel_mask(probability, known, threshold, twigs), truth & known
-                overlap.append(2 * (mask & truth).sum() / max(mask.sum() + truth.sum(), 1))
-                predicted, drawn = predicted + skeletonize(mask).sum(), drawn + skeletonize(truth).sum()
-            dice.append(np.mean(overlap))
-            bias.append(abs(np.log(max(predicted, 1) / max(drawn, 1))))
-        return np.array(dice), float(np.mean(bias))
+        overlap, bias = [], []
+        for images in drawn.values():
+            each, lengths = [], np.zeros(2)
+            for probability, truth, known, centre in images:
+                mask = vessel_mask(probability, known, threshold, twigs)
+                line = skeletonize(mask)
+                centreline = centreline_dice(line.sum(), (line & truth).sum(), centre.sum(), (centre & mask).sum())
+                each.append((2 * (mask & truth).sum() / max(mask.sum() + truth.sum(), 1), centreline))
+                lengths += line.sum(), centre.sum()
+            overlap.append(np.nanmean(each, 0))
+            bias.append(abs(np.log(max(lengths[0], 1) / max(lengths[1], 1))))
+        return np.array(overlap), float(np.mean(bias))
 
     least, (without, best) = None, scores(None)
     for twigs in (value for value in TWIG_THRESHOLDS if value < threshold):
-        dice, bias = scores(twigs)
-        if (dice < without - tolerance).any():
+        overlap, bias = scores(twigs)
+        if (overlap < without - cost).any():
             break  # a lower one adds only less certain pixels
         if bias < best:
             least, best = twigs, bias

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from skimage.morphology import skeletonize
 
 from retsam.segmentation.landmarks import as_drawn, disc_as_drawn
 
@@ -14,20 +13,55 @@ _SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exud
 
 TWIGS = "vessel_twigs"
 """Key of the threshold of twigs, among those of the heads."""
-# A twig is drawn where its probability is this share of that on its centreline, and counts from so many px (1,024 px frame) of length on.
+# A twig is drawn where its probability is this share of that on its ridge, and counts from so many px (1,024 px frame) of length on.
 _TWIG_HEIGHT, _TWIG_LENGTH = 0.85, 10
+# A ridge is the highest across, and so much higher than what lies three px (two along a diagonal) to either side.
+_RIDGE_CONTRAST = 1.25
+_ACROSS = ((0, 1, 3), (1, 0, 3), (1, 1, 2), (1, -1, 2))
+_CROSSING = 0.5
+"""Probability of artery and of vein from which a vessel pixel is both; :func:`retsam.segmentation.consistency.smooth_classes` leaves
+those pixels alone."""
+
+
+def ridges(probability: np.ndarray) -> np.ndarray:
+    """Pixels on the crest of a probability map: the middle of a thin vessel, however faint.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, [side, side]
+
+    Returns
+    -------
+    ndarray of bool
+        Higher than both neighbours across, in one of four directions, and 1.25 times as high as what lies three px (two along a diagonal)
+        beyond them on either side. The inside of a wide vessel is flat, and none.
+    """
+    smooth = cv2.GaussianBlur(probability, (3, 3), 0)
+    height, width = smooth.shape
+    margin = max(reach for _, _, reach in _ACROSS)
+    around = cv2.copyMakeBorder(smooth, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+
+    def beside(dy: int, dx: int) -> np.ndarray:
+        """The higher of the two pixels at (dy, dx) and at (-dy, -dx) of each."""
+        one, other = (around[margin + k * dy : margin + k * dy + height, margin + k * dx : margin + k * dx + width] for k in (1, -1))
+        return np.maximum(one, other)
+
+    found = np.zeros(smooth.shape, bool)
+    for dy, dx, reach in _ACROSS:
+        found |= (smooth >= beside(dy, dx)) & (smooth >= _RIDGE_CONTRAST * beside(reach * dy, reach * dx))
+    return found
 
 
 def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twigs: float | None = None) -> np.ndarray:
     """Vessels, and the faint twigs that hang on them.
 
-    A network is less sure of a thin vessel than of a thick one, so that one threshold makes trees too short or trunks too wide. So pixels
-    over a lower threshold count as well where they are connected with a sure vessel, as a line only: the centreline of what is connected,
-    and beside it what reaches 0.85 of the centreline's probability. Length comes back without width.
+    A network is less sure of a thin vessel than of a thick one, so that one threshold makes trees too short or trunks too wide. So the
+    ridges (:func:`ridges`) over a lower threshold count as well where they lead to a sure vessel, as a line only: the ridge, and beside
+    it what reaches 0.85 of its probability. Length comes back without width.
 
     Parameters
     ----------
-    probability : ndarray of float, [side, side]
+    probability : ndarray of float32, [side, side]
     fov : ndarray of bool, [side, side]
     threshold : float
         Of sure vessels.
@@ -42,22 +76,48 @@ def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twig
     if twigs is None or twigs >= threshold or not sure.any():
         return sure
     faint = (probability >= twigs) & fov
-    count, labels = cv2.connectedComponents(faint.view(np.uint8), connectivity=8)
+    line = ridges(probability) & faint
+    # Breaks of up to two pixels do not end a line.
+    count, labels = cv2.connectedComponents(_grown(line | sure, 3).view(np.uint8), connectivity=8)
     touched = np.zeros(count, bool)
     touched[labels[sure]] = True
-    touched[0] = False
-    faint = touched[labels]
-    line = skeletonize(faint)
-    twig = drop_specks(line & ~(cv2.dilate(sure.view(np.uint8), np.ones((3, 3), np.uint8)) > 0), _TWIG_LENGTH)
-    twig |= line & ~sure & (cv2.dilate(twig.view(np.uint8), np.ones((5, 5), np.uint8)) > 0)  # up to the vessel it hangs on
+    line &= touched[labels]
+    twig = drop_specks(line & ~_grown(sure, 3), _TWIG_LENGTH)
+    twig |= line & ~sure & _grown(twig, 5)  # up to the vessel it hangs on
     height = cv2.dilate(np.where(twig, probability, 0).astype(np.float32), np.ones((3, 3), np.uint8))
     return sure | twig | (faint & (height > 0) & (probability >= _TWIG_HEIGHT * height))
+
+
+def _grown(mask: np.ndarray, side: int) -> np.ndarray:
+    return cv2.dilate(mask.view(np.uint8), np.ones((side, side), np.uint8)) > 0
+
+
+def classes(vessel: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arteries and veins of a vessel mask: each pixel has the likelier class, and both where both are likely, as at a crossing.
+
+    The width of an artery is that of the vessel. Two heads with thresholds of their own drew arteries and veins of one vessel at two
+    widths, too wide wherever the classes were sure and their threshold low.
+
+    Parameters
+    ----------
+    vessel : ndarray of bool, [H, W]
+    artery, vein : ndarray of float, [H, W]
+        Probabilities.
+
+    Returns
+    -------
+    artery, vein : ndarray of bool
+        Together the vessel mask.
+    """
+    both = vessel & (artery >= _CROSSING) & (vein >= _CROSSING)
+    likelier = artery >= vein
+    return (vessel & likelier) | both, (vessel & ~likelier) | both
 
 
 def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
     """Masks from probabilities.
 
-    A vessel pixel that is surely neither artery nor vein goes to the likelier one, so that trees are whole; a crossing may be both.
+    Where there are vessels, arteries and veins are parts of them (:func:`classes`), and their own thresholds have no say.
     The disc is one component with the outline that annotators give it, and so is the cup, which lies inside it.
 
     Parameters
@@ -75,11 +135,7 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
     if "vessel" in planes:
         planes["vessel"] = vessel_mask(probabilities["vessel"], fov, thresholds.get("vessel", 0.5), thresholds.get(TWIGS))
     if {"artery", "vein", "vessel"} <= planes.keys():
-        artery, vein = planes["artery"], planes["vein"]
-        open_pixels = planes["vessel"] & ~artery & ~vein
-        likelier = probabilities["artery"] >= probabilities["vein"]
-        planes["artery"] = artery | (open_pixels & likelier)
-        planes["vein"] = vein | (open_pixels & ~likelier)
+        planes["artery"], planes["vein"] = classes(planes["vessel"], probabilities["artery"], probabilities["vein"])
     for name, smallest in _SMALLEST.items():
         if name in planes:
             planes[name] = drop_specks(planes[name], smallest)

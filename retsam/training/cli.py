@@ -83,7 +83,7 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True), help="Training configuration of the heads.")
 @click.option("--weights", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights whose card is rewritten.")
 @click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
-@click.option("--unbiased", is_flag=True, help="Vessels of unbiased area and length, twigs drawn as lines, rather than of the best Dice.")
+@click.option("--unbiased", is_flag=True, help="Vessels of unbiased area rather than of the best Dice.")
 def thresholds_command(config_path: str, weights: str, per_dataset: int, unbiased: bool) -> None:
     """Choose the thresholds of exported weights anew, on training photographs, and write them into their card.
 

@@ -70,9 +70,9 @@ def calibrate(
 
     Thresholds are the best for the mean Dice over data sets, each data set counting once, on photographs of the run's training part
     (augmented training leaves no optimistic margin worth a second held-out part; the held-out parts stay unseen for the scores). With
-    ``unbiased``, of arteries, veins and vessels the one with the least biased area among those within 0.001 of the best Dice; and for
-    twigs, one that brings the length back and costs no data set more than 0.0015. That is in the canonical frame: at the size of DRIVE's
-    photographs it cost 0.018 of Dice and 0.03 of clDice, so it is not the default.
+    ``unbiased``, of arteries, veins and vessels the one with the least biased area among those within 0.001
+    of the best Dice. For twigs, the one that brings most of the length back within what a data set may lose by them
+    (:data:`retsam.evaluation.thresholds.TWIG_COST`).
 
     Returns
     -------
@@ -117,7 +117,7 @@ def calibrate(
     for name, pens in drawn.items():
         if pens:
             entries[name]["pens"] = {pen: _threshold(name, [_best(name, group, unbiased)]) for pen, group in pens.items()}
-    if vessels[False] and unbiased:
+    if vessels[False]:
         entry = entries["vessel"]
         entry["twigs"] = _twigs(vessels[False], entry["threshold"])
         entry["pen_twigs"] = {pen: _twigs({pen: group}, entry["pens"][pen]) for pen, group in vessels[True].items()}
