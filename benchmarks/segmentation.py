@@ -106,9 +106,9 @@ def count_passes(segmenter, device: str) -> dict[str, dict[str, float]]:
     passes: dict[str, dict[str, float]] = {}
     forward = segmenter._run
 
-    def timed(view, rgb, *rest):
+    def timed(view, rgb, *rest, **options):
         start, cpu = synchronised(device), time.process_time()
-        out = forward(view, rgb, *rest)
+        out = forward(view, rgb, *rest, **options)
         values = passes.setdefault(f"{view}_{rgb.shape[1]}", {"seconds": 0.0, "cpu_seconds": 0.0})
         values["seconds"] += synchronised(device) - start
         values["cpu_seconds"] += time.process_time() - cpu
