@@ -115,6 +115,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/leave-out"), help="folder for scores")
     parser.add_argument("--write", action="store_true", help="write the page and the model card")
     arguments = parser.parse_args()
+    if arguments.write and arguments.group:
+        parser.error("--write makes the page of all runs; leave --group out")
     data, out = arguments.data.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     found, steps = {}, {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from retsam.segmentation.targets import TARGETS
 
 
 class SegmentationConfig(BaseModel):
@@ -33,4 +35,22 @@ class SegmentationConfig(BaseModel):
         description="Draw vessels as the annotators of one training data set did (the weights' card lists them under `pens`): to compare "
         "with a study whose masks were drawn so. null draws in no one's pen. Every photograph of a study is drawn in the same pen.",
     )
-    thresholds: dict[str, float] = Field(default_factory=dict, description="Probability threshold of a target, over the model card's own.")
+    thresholds: dict[str, float] = Field(
+        default_factory=dict,
+        description="Probability threshold of a target, over the model card's own; `vessel_twigs` is that of faint vessels. Arteries and "
+        "veins are parts of the vessels and have none, nor has the fovea, which is a point.",
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _of_targets(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        """A threshold that nothing would heed is a fault, not a setting."""
+        without = {"artery": "it is a part of the vessels: set `vessel`", "vein": "it is a part of the vessels: set `vessel`"}
+        without["fovea"] = "it is a point"
+        faults = [f"{name} has no threshold: {why}" for name, why in without.items() if name in thresholds]
+        known = [*(name for name in TARGETS if name not in without), "vessel_twigs"]
+        faults += [f"{name} is no target; there are {', '.join(known)}" for name in thresholds if name not in (*known, *without)]
+        faults += [f"{name} is {value}, expected 0 to 1" for name, value in thresholds.items() if not 0 <= value <= 1]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return thresholds
