@@ -1,6 +1,7 @@
 """The vessel graph: built once for each structure, shared by all its biomarkers.
 
-Mask -> grid -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings led through -> sub-pixel centrelines and widths.
+Mask -> grid -> skeleton -> nodes and paths -> spurs cut, junctions merged, crossings led through, vessels that touch told apart ->
+sub-pixel centrelines and widths.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 
 from retsam.biomarkers.vessels import centreline, profiles, topology
 from retsam.biomarkers.vessels.grid import PER_UNIT, harden, soften
+from retsam.biomarkers.vessels.kinks import split_corners
 from retsam.biomarkers.vessels.pose import Pose, canonical_pose
 from retsam.biomarkers.vessels.skeleton import MARGIN, Skeleton, make_skeleton, replication
 
@@ -48,7 +50,7 @@ class VesselGraph:
     node_radius : ndarray [N]
         Radius of the inscribed circle (px); 0 for free ends.
     node_kind : ndarray of str [N]
-        ``end``, ``bifurcation`` or ``contact`` (a vessel ends on one of the other kind).
+        ``end``, ``bifurcation`` or ``contact`` (a vessel ends on one of the other kind, or two end on each other: see `kinks`).
     crossings : ndarray [C, 2]
         Where two vessels cross (of the `vessel` structure only).
     segment_kind : ndarray of int [S]
@@ -235,6 +237,7 @@ def _build(structure: str, plane: np.ndarray, artery: np.ndarray | None, vein: n
             segment.kind = kind
         if other is not None:
             topology.bridge_gaps(graph, skeleton.distance, _crop(other, skeleton))
+    split_corners(graph, skeleton.distance)
     return _fit(structure, skeleton, graph)
 
 

@@ -68,7 +68,8 @@ class Topology:
     crossings : list of ndarray [2]
         (y, x) where two vessels cross; they are no nodes.
     contacts : set of int
-        Nodes at which a vessel ends on (under, over) a vessel of the other kind: neither free ends nor bifurcations.
+        Nodes at which a vessel ends on (under, over) a vessel of the other kind, or two vessels end on each other: neither free ends
+        nor bifurcations.
     """
 
     position: dict[int, np.ndarray]
