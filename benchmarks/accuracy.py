@@ -48,19 +48,24 @@ ROWS = [
 ]
 
 
+def made_by(weights: Path, pen: bool = False) -> str:
+    """What the scores of an evaluation rest on: the weights, and what their card says of the heads but for scores."""
+    heads = json.loads(weights.with_suffix(".json").read_text())["heads"]
+    other = {"scores"} if pen else {"scores", "pens", "pen_twigs"}
+    rules = {name: {key: value for key, value in head.items() if key not in other} for name, head in heads.items()}
+    return json.dumps([file_sha256(weights), rules], sort_keys=True)
+
+
 def scores(data: Path, out: Path, options: list[str]) -> dict:
     """Scores of one evaluation, run where they are missing or of other weights or thresholds."""
-    heads = json.loads(DEFAULT_WEIGHTS.with_suffix(".json").read_text())["heads"]
-    other = {"scores"} if "--pen" in options else {"scores", "pens", "pen_twigs"}
-    rules = {name: {key: value for key, value in head.items() if key not in other} for name, head in heads.items()}
-    made_by = json.dumps([file_sha256(DEFAULT_WEIGHTS), rules], sort_keys=True)
+    rests_on = made_by(DEFAULT_WEIGHTS, "--pen" in options)
     mark = out.with_suffix(".made_by.json")
-    if not (out.exists() and mark.exists() and mark.read_text() == made_by):
+    if not (out.exists() and mark.exists() and mark.read_text() == rests_on):
         command = [sys.executable, "-m", "retsam", "evaluate", "--manifest", str(data / "manifest.csv"), "--root", str(data)]
         command += ["--held-out", HELD_OUT, "--out", str(out), *options]
         print("$", " ".join(command[1:]), flush=True)
         subprocess.run(command, cwd=ROOT, check=True)
-        mark.write_text(made_by)
+        mark.write_text(rests_on)
     return json.loads(out.read_text())
 
 

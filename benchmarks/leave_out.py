@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from accuracy import made_by
+
 from retsam.segmentation.predict import DEFAULT_WEIGHTS
 from retsam.segmentation.weights import load_state
 from retsam.training.config import TrainConfig
@@ -64,11 +67,13 @@ def scores(weights: Path, data: Path, task: str, dataset: str, out: Path) -> dic
     """Scores of one left-out data set, with the number of photographs and whether they are an official test part."""
     rows = pd.read_csv(data / "manifest.csv", usecols=["dataset", "split"])
     part = ["--split", "test"] if (rows[rows["dataset"] == dataset]["split"] == "test").any() else []
-    if not out.exists() or out.stat().st_mtime < weights.stat().st_mtime:
+    mark, rests_on = out.with_suffix(".made_by.json"), made_by(weights)
+    if not (out.exists() and mark.exists() and mark.read_text() == rests_on):
         # The disc is sought with an eye on the fovea.
         tasks = [x for t in ([task, "macula"] if task == "optic_nerve" else [task]) for x in ("--task", t)]
         where = ["--manifest", str(data / "manifest.csv"), "--root", str(data), "--dataset", dataset, *part]
         call("evaluate", *where, *tasks, "--weights", str(weights), "--out", str(out))
+        mark.write_text(rests_on)
     return {"part": "test" if part else "all", **json.loads(out.read_text())[dataset]}
 
 

@@ -1,29 +1,24 @@
-"""From a training run to shipped weights: thresholds from held-out photographs, and the model card."""
+"""From a training run to shipped weights and their model card."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from retsam.evaluation.histogram import Histogram
-from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold
-from retsam.quality.field_of_view import detect_field_of_view
-from retsam.segmentation import postprocess
+from retsam.segmentation.looks import FRAME_SIDE
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
-from retsam.segmentation.predict import FRAME_SIDE, Prediction, Segmenter, prepare
+from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.targets import TASKS
 from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import labels as lab
+from retsam.training.calibrate import CHOSEN, HEADS, calibrate
 from retsam.training.config import TrainConfig
-from retsam.training.frames import read_manifest, warp_bits
+from retsam.training.frames import read_manifest
 from retsam.training.trainer import own_view, task_samplers
 
 LICENCES = {
@@ -46,176 +41,6 @@ LICENCES = {
     "odir": "CC BY-SA 4.0",
 }
 """Data set -> licence of its data."""
-
-# What `calibrate` puts into the part of a head in the card, beside its threshold.
-_CHOSEN = ("calibration", "pens", "twigs", "pen_twigs")
-# Range of the gain from expected to observed Dice.
-_GAIN = (0.5, 2.0)
-
-# Bits of a label, and the bit that says where it is known, per head.
-_HEADS = {
-    "artery": ("vessels", lab.VESSEL_BITS["artery"], lab.VESSEL_BITS["known_av"]),
-    "vein": ("vessels", lab.VESSEL_BITS["vein"], lab.VESSEL_BITS["known_av"]),
-    "vessel": ("vessels", lab.VESSEL_BITS["vessel"], lab.VESSEL_BITS["known_vessel"]),
-    "disc": ("optic_nerve", lab.NERVE_BITS["disc"], lab.NERVE_BITS["known_disc"]),
-    "cup": ("optic_nerve", lab.NERVE_BITS["cup"], lab.NERVE_BITS["known_cup"]),
-    **{name: ("lesions_dr", bit, lab.LESION_BITS["known"]) for name, bit in lab.LESION_BITS.items() if name != "known"},
-}
-
-
-def calibrate(
-    config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, seed: int = 0, unbiased: bool = False
-) -> dict[str, dict]:
-    """Threshold and confidence calibration of each head, from photographs of the training data sets.
-
-    Thresholds are the best for the Dice of a data set's photographs at their own size, then the middle over data sets, on photographs
-    of the run's training part (augmented training leaves no optimistic margin worth a second held-out part; the held-out parts stay
-    unseen for the scores). With ``unbiased``, of arteries, veins and vessels the one with the least biased area among those within 0.001
-    of the best Dice. For twigs, the one that brings most of the length back within what a data set may lose by them
-    (:data:`retsam.evaluation.thresholds.TWIG_COST`).
-
-    Returns
-    -------
-    dict
-        Head -> ``threshold``, ``pens`` (pen -> threshold) of heads that have pens, ``calibration`` (gain, offset) from expected to
-        observed Dice where enough photographs allow it, and of vessels ``twigs`` and ``pen_twigs``.
-    """
-    manifest = read_manifest(config)
-    train = manifest[~manifest["held_out"]]
-    histograms: dict[str, dict[str, list[Histogram]]] = {name: {} for name in _HEADS}
-    drawn: dict[str, dict[str, list[Histogram]]] = {name: {} for name in _HEADS}
-    pairs: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in _HEADS}
-    vessels: dict[bool, dict[str, list]] = {False: {}, True: {}}
-    for task, settings in config.tasks.items():
-        if task not in lab.LABELS:
-            continue
-        columns = {"vessels": ["vessel"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"]}[task]
-        for dataset in settings.datasets:
-            rows = train[(train["dataset"] == dataset) & train[columns].notna().any(axis=1)]
-            if dataset == "refuge_roi" or rows.empty:
-                continue
-            rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
-            for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} {dataset}", mininterval=10):
-                prediction, label, native = _predict_with_label(config, segmenter, row, task)
-                for name, histogram in _native_histograms(task, prediction, native):
-                    histograms[name].setdefault(dataset, []).append(histogram)
-                for name, truth, known in _drawn_heads(task, label):
-                    probability = prediction.probabilities[name]
-                    pairs[name].append((np.packbits(truth & known), np.packbits(known), probability.astype(np.float16)))
-                    if name == "vessel":
-                        vessels[False].setdefault(dataset, []).append(pairs[name][-1])
-                if dataset in segmenter.pens.get(task, ()):
-                    segmenter.use_pen(dataset)
-                    prediction, label, native = _predict_with_label(config, segmenter, row, task)
-                    segmenter.use_pen(None)
-                    for name, histogram in _native_histograms(task, prediction, native):
-                        drawn[name].setdefault(dataset, []).append(histogram)
-                    for name, truth, known in _drawn_heads(task, label):
-                        if name == "vessel":
-                            probability = prediction.probabilities[name]
-                            pair = (np.packbits(truth & known), np.packbits(known), probability.astype(np.float16))
-                            vessels[True].setdefault(dataset, []).append(pair)
-    entries = {name: _head_entry(name, histograms[name], pairs[name], unbiased) for name in _HEADS if histograms[name]}
-    for name, pens in drawn.items():
-        if pens:
-            entries[name]["pens"] = {pen: _threshold(name, [_best(name, group, unbiased)]) for pen, group in pens.items()}
-    if vessels[False]:
-        entry = entries["vessel"]
-        entry["twigs"] = _twigs(vessels[False], entry["threshold"])
-        entry["pen_twigs"] = {pen: _twigs({pen: group}, entry["pens"][pen]) for pen, group in vessels[True].items()}
-    return entries
-
-
-_VESSELS = ("artery", "vein", "vessel")
-# Photographs of a data set that choose the threshold of twigs: each is thinned once a candidate.
-_TWIG_PHOTOGRAPHS = 6
-
-
-def _best(name: str, group: list[Histogram], unbiased: bool) -> float:
-    if name in _VESSELS and unbiased:
-        return least_biased(group)[0]
-    return best_dice(group, pooled=_HEADS[name][0] == "lesions_dr")[0]
-
-
-def _twigs(groups: dict[str, list], threshold: float) -> float | None:
-    unpacked = {
-        dataset: [
-            (probability.astype(np.float32), _unpack(truth, probability.shape), _unpack(known, probability.shape))
-            for truth, known, probability in pairs[:_TWIG_PHOTOGRAPHS]
-        ]
-        for dataset, pairs in groups.items()
-    }
-    return twig_threshold(unpacked, threshold)
-
-
-def _unpack(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.unpackbits(bits).astype(bool).reshape(shape)
-
-
-def _drawn_heads(task: str, label: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Heads of a task that a label answers: name, what is drawn, where it is known."""
-    for name, (owner, bit, known_bit) in _HEADS.items():
-        known = (label & lab.FOV_BIT > 0) & (label & known_bit > 0)
-        if owner == task and known.any():
-            yield name, label & bit > 0, known
-
-
-def _predict_with_label(config: TrainConfig, segmenter: Segmenter, row: dict, task: str):
-    bgr = cv2.imread(str(config.root / row["image"]), cv2.IMREAD_COLOR)
-    rgb = np.ascontiguousarray(bgr[..., ::-1])
-    fov = detect_field_of_view(rgb)
-    prepared = prepare(rgb, fov)
-    label = lab.LABELS[task](row, config.root, rgb.shape[:2])
-    native = np.where(fov.mask(), label | lab.FOV_BIT, 0).astype(np.uint8)
-    return segmenter.predict_prepared([prepared])[0], warp_bits(native, prepared.frame), native
-
-
-def _native_histograms(task: str, prediction: Prediction, label: np.ndarray) -> Iterator[tuple[str, Histogram]]:
-    """Heads of a task at the size of the photograph, where masks are scored: a vessel that is two pixels wide there has other
-    probabilities than in a frame that enlarges it."""
-    for name, truth, known in _drawn_heads(task, label):
-        probability = prediction.frame.unwarp(np.asarray(prediction.probabilities[name], np.float32), 1)
-        yield name, Histogram.of(np.clip(probability[known], 0, 1), truth[known])
-
-
-def _head_entry(name: str, histograms: dict[str, list[Histogram]], pairs: list, unbiased: bool) -> dict:
-    thresholds = []
-    for group in histograms.values():
-        if any(h.positive.sum() > 0 for h in group):
-            thresholds.append(_best(name, group, unbiased))
-    threshold = _threshold(name, thresholds)
-    expected, observed = [], []
-    for truth, known, probability in pairs:
-        known, truth = _unpack(known, probability.shape), _unpack(truth, probability.shape)
-        mask = (probability >= threshold) & known
-        if truth.any():
-            expected.append(postprocess.expected_dice(np.where(known, probability, 0), mask))
-            observed.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
-    entry: dict[str, object] = {"threshold": threshold, "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
-    if len(expected) >= 20 and np.std(expected) > 1e-3:
-        gain = np.polyfit(expected, observed, 1)[0]
-        if gain > 0:
-            # Expected values of good photographs lie close together; a steep line through them would call any other photograph hopeless.
-            gain = float(np.clip(gain, *_GAIN))
-            entry["calibration"] = [round(gain, 4), round(float(np.mean(observed) - gain * np.mean(expected)), 4)]
-    return entry
-
-
-def _threshold(name: str, best: list[float]) -> float:
-    """Mean of the best thresholds, within a range: a handful of photographs cannot tell 0.1 from 0.3 where the curve is flat, and the
-    disc's is flat all along. Of vessels the median: one data set that is drawn much thinner than all others says little of a camera
-    that was never seen."""
-    if name == "cup":
-        # The best of single pixels would make ellipses (landmarks.as_drawn) too tall. At 0.5 the vertical cup-to-disc ratio is off by 0.001
-        # on DRISHTI's 43 training photographs and by 0.009 on 40 of REFUGE's; at 0.4 by 0.013 and 0.026.
-        return 0.5
-    if name in _VESSELS:  # tens of thousands of pixels a photograph, and a loss on centrelines that lifts what is sure to 0.9
-        low, high = 0.1, 0.95
-    else:
-        low, high = (0.4, 0.6) if _HEADS[name][0] == "optic_nerve" else (0.3, 0.7)
-    middle = np.median(best) if name in _VESSELS else np.mean(best)
-    return round(float(np.clip(middle, low, high)), 3)
-
 
 @torch.no_grad()
 def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40) -> dict[str, torch.Tensor]:
@@ -307,7 +132,7 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     save_weights(out, model, metadata, view_statistics(config, model))
     out.with_suffix(".learned.csv").unlink(missing_ok=True)  # of weak heads that an earlier file held and this one does not
     card_path = out.with_suffix(".json")
-    raw = {head: {"status": "supervised", "threshold": 0.5} for head in _HEADS}
+    raw = {head: {"status": "supervised", "threshold": 0.5} for head in HEADS}
     card_path.write_text(json.dumps({"name": name, "heads": {**raw, "fovea": {"status": "supervised"}}}))
     segmenter = Segmenter(out)
     card = build_card(config, segmenter.metadata, calibrate(config, segmenter, per_dataset), name)
@@ -349,7 +174,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     pens = {task: names for task, names in (metadata.get("pens") or {}).items() if task not in config.tasks} | config.pens
     save_weights(out, torch.nn.Module(), metadata | {"pens": pens}, kept | decoders | trunk | statistics)
     copy_learned(base, out)
-    owned = [head for task in config.tasks for head in TASKS[task] if head in _HEADS]
+    owned = [head for task in config.tasks for head in TASKS[task] if head in HEADS]
     raw = {head: {"status": "supervised", "threshold": 0.5} for head in owned}
     out.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | raw}))
     needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
@@ -383,16 +208,16 @@ def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12, unbia
     """
     segmenter = Segmenter(weights)
     # As on export: what the card says now has no part in the choice.
-    for name in set(_HEADS) & set(segmenter.card["heads"]):
+    for name in set(HEADS) & set(segmenter.card["heads"]):
         entry = segmenter.card["heads"][name]
-        segmenter.card["heads"][name] = {key: value for key, value in entry.items() if key not in _CHOSEN}
+        segmenter.card["heads"][name] = {key: value for key, value in entry.items() if key not in CHOSEN}
         segmenter.card["heads"][name]["threshold"] = 0.5
     segmenter.use_pen(None)
     chosen = calibrate(config, segmenter, per_dataset, unbiased=unbiased)
     path = Path(weights).with_suffix(".json")
     card = json.loads(path.read_text())
     for name, entry in chosen.items():
-        card["heads"][name] = {key: value for key, value in card["heads"][name].items() if key not in _CHOSEN} | entry
+        card["heads"][name] = {key: value for key, value in card["heads"][name].items() if key not in CHOSEN} | entry
     path.write_text(json.dumps(card, indent=1) + "\n")
     return chosen
 
