@@ -6,8 +6,9 @@
 
 Three measures of the default model, each against one pass of the published network at 640 x 640 px (its only pass a photograph):
 like for like, every head once on one image of 640 x 640 px, vessels and lesions in the fine view and the others in the whole one, as
-prediction uses them (`ratio_published`); the forward passes that a photograph takes in a study, fine view, whole view and the disc's
-crop at their own sizes (`ratio_published_passes`); and what a study waits for, from JPEG to masks (`images_per_second`,
+prediction uses them, without the mirrored copy that larger photographs get (`ratio_published`); the forward passes that a photograph
+takes in a study, copies included: fine view, whole view and the disc's crop at their own sizes (`ratio_published_passes`); and what a
+study waits for, from JPEG to masks (`images_per_second`,
 `ratio_published_whole`). The published one runs in float32 and in bfloat16, and the faster counts. Each runs in a process of its own,
 with the same threads. Prints a table and, as its last line, one JSON object: the ratios, `images_per_second`, `weights_mb`, `peak_mb` of
 the default model, the published one's figures, and `..._cpu`: ratios of CPU seconds, which hold on a busy machine too.
@@ -133,7 +134,7 @@ def network_alone(segmenter, device: str, repeats: int = 5) -> tuple[float, floa
         start, cpu = synchronised(device), time.process_time()
         with torch.inference_mode():
             for view, tasks in views:
-                segmenter._run(view, rgb, fov, tasks, 8)
+                segmenter._run(view, rgb, fov, tasks, 8, mirror=False)  # the published one looks once as well
         times.append((synchronised(device) - start, time.process_time() - cpu))
     seconds, cpu_seconds = np.median(times[1:], axis=0)
     return float(seconds), float(cpu_seconds)

@@ -10,9 +10,10 @@ import torch
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
-from retsam.segmentation import postprocess, predict
+from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
-from retsam.segmentation.network import DECODERS, RetinaNetwork, local_contrast
+from retsam.segmentation.looks import _LOOKS, Look, detail, looks
+from retsam.segmentation.network import DECODERS, Refiner, RetinaNetwork, decoders_of, local_contrast
 from retsam.segmentation.predict import Segmenter, locate_fovea, prepare
 from retsam.segmentation.targets import CATEGORY, STORE_GROUPS, TARGETS, TASKS
 from retsam.segmentation.weights import load_state, save_weights
@@ -76,6 +77,18 @@ def test_network_answers_at_full_resolution_for_each_task():
         "lesions_dr": (1, 4, 128, 128),
     }
     assert all(len(TASKS[task]) >= settings["outputs"] for task, settings in DECODERS.items())
+
+
+def test_the_refiner_starts_as_no_change_and_older_files_have_none():
+    x, detail_map = torch.rand(1, 32, 40, 40), torch.rand(1, 24, 40, 40)
+    refiner = Refiner(32, (40, 56, 80)).eval()
+    assert torch.equal(refiner(x, detail_map), x)
+    refiner.add.weight.data.normal_()
+    assert not torch.allclose(refiner(x, detail_map), x)
+    names = list(RetinaNetwork().state_dict())
+    assert decoders_of(names) == DECODERS
+    older = decoders_of(name for name in names if ".refine." not in name and "macula" not in name)
+    assert set(older) == set(DECODERS) - {"macula"} and older["vessels"]["refine"] is None
 
 
 def test_local_contrast_ignores_light_and_exposure():
@@ -173,23 +186,46 @@ def test_a_vessel_keeps_its_class_along_its_length():
 
 
 def test_a_mask_does_not_depend_on_its_batch():
-    """A small, a canonical and a large photograph are each seen in their own frame, alone or side by side."""
+    """A small, a low, an ordinary and a large photograph are each looked at in their own way, alone or side by side."""
     from fundus_drawings import drawn_eye
 
-    images = [drawn_eye(side)[0] for side in (300, 900, 1500)]
-    alone, together = Segmenter(precision="float32"), Segmenter(precision="float32", batch_size=3)
-    assert [prepare(image).fine_side for image in images] == [768, 1024, 1536]
+    images = [drawn_eye(side)[0] for side in (300, 700, 900, 1500)]
+    alone, together = Segmenter(precision="float32"), Segmenter(precision="float32", batch_size=4)
+    assert [detail(prepare(image).frame.scale) for image in images] == ["small", "low", "ordinary", "large"]
     for single, joint in zip(alone.predict(images), together.predict(images), strict=True):
         for target, probability in single.probabilities.items():
             assert np.abs(probability - joint.probabilities[target]).max() < 2e-3, target
 
 
-def test_the_mirrored_copy_is_averaged_where_there_is_detail(monkeypatch):
-    """`auto`: of a photograph that is not small vessels, lesions, fovea and the disc's close-up are the mean over the mirror, vessels and
-    lesions over one that is looked at a little closer."""
+def test_a_mask_does_not_depend_on_the_other_heads():
+    """The disc says how to look at vessels, whether or not the disc is asked for."""
     from fundus_drawings import drawn_eye
 
-    detailed, small = (drawn_eye(side)[0] for side in (700, 400))
+    image = drawn_eye(900)[0]
+    whole, vessels = (Segmenter(precision="float32", tasks=tasks).predict([image])[0] for tasks in (None, ["vessels"]))
+    assert set(vessels.probabilities) == {"artery", "vein", "vessel"} and vessels.fovea is None
+    for target, probability in vessels.probabilities.items():
+        assert np.array_equal(probability, whole.probabilities[target]), target
+
+
+def test_looks_follow_the_detail_and_the_field():
+    for scale, kind in ((0.4, "small"), (0.7, "low"), (1.0, "ordinary"), (2.0, "large")):
+        assert detail(scale) == kind
+        usual = looks(scale, 150.0)
+        assert usual == looks(scale, None)  # no disc in sight: nothing is known
+        for task in ("vessels", "lesions_dr"):
+            assert any(task in look.tasks for look in usual)
+        assert all(look.side % 32 == 0 and look.side % look.pool == 0 for look in usual)
+        # A narrow field shows its vessels wide as it is.
+        assert looks(scale, 230.0) == (looks(1.0, None) if kind == "large" else usual)
+
+
+def test_looks_are_averaged_where_there_is_detail(monkeypatch):
+    """`auto`: of a photograph that is not small vessels and lesions are the mean over several looks, one of them mirrored, fovea and the
+    disc's close-up the mean over the mirror."""
+    from fundus_drawings import drawn_eye
+
+    detailed, small = (drawn_eye(side)[0] for side in (900, 400))
     never, auto, always = (Segmenter(precision="float32", flips=flips) for flips in (False, "auto", True))
 
     found = {
@@ -197,14 +233,14 @@ def test_the_mirrored_copy_is_averaged_where_there_is_detail(monkeypatch):
         for kind, segmenter in (("never", never), ("auto", auto), ("always", always))
         for name, rgb in (("detailed", detailed), ("small", small))
     }
-    monkeypatch.setattr(predict, "_CLOSER_SIDE", predict.FRAME_SIDE)
-    as_close = auto.predict([detailed])[0]
+    monkeypatch.setitem(_LOOKS, "ordinary", (Look(1024), Look(1024, True)))
+    as_large = auto.predict([detailed])[0]
     for name in ("vessel", "hemorrhage", "disc"):
         planes = {key: prediction.probabilities[name] for key, prediction in found.items()}
         assert np.array_equal(planes["auto", "small"], planes["never", "small"])
         assert not np.array_equal(planes["auto", "detailed"], planes["never", "detailed"])
         if name != "disc":  # its coarse view, which centres the close-up, is not mirrored
             assert not np.array_equal(planes["auto", "detailed"], planes["always", "detailed"])
-            assert np.abs(as_close.probabilities[name] - planes["always", "detailed"]).max() < 1e-4
+            assert np.abs(as_large.probabilities[name] - planes["always", "detailed"]).max() < 1e-4
     fovea = {key: prediction.fovea_confidence for key, prediction in found.items()}
     assert fovea["auto", "small"] == fovea["never", "small"] and fovea["auto", "detailed"] != fovea["never", "detailed"]

@@ -27,8 +27,9 @@ class SegmentationConfig(BaseModel):
     workers: int = Field(2, ge=1, description="Threads that read and resample photographs ahead of the network.")
     flips: Literal["auto"] | bool = Field(
         "auto",
-        description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for vessels, "
-        "lesions, fovea and the disc's close-up of photographs with detail enough to measure vessels (over 515 px across the field).",
+        description="Average the prediction over a mirrored copy: slightly better masks, twice the time. `auto` does so for fovea and the "
+        "disc's close-up of photographs with detail enough to measure vessels (over 515 px across the field), and averages vessels and "
+        "lesions of those over looks at two or three sizes that fit their detail, one of them mirrored.",
     )
     pen: str | None = Field(
         None,

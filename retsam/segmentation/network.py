@@ -156,6 +156,42 @@ class Encoder(nn.Module):
                 own[name].copy_(value)
 
 
+class Refiner(nn.Module):
+    """Second look at a decoder's last features: a small U-Net from stride 2 to 8 and back, whose answer is added to them.
+
+    A first path tells what a pixel is from what lies around it; the second sees what the first one found, and joins a vessel's pieces or
+    drops what leads nowhere (Galdran et al. 2022, W-Net; Li et al. 2020, IterNet). It starts as no change at all.
+
+    Parameters
+    ----------
+    channels : int
+        Of the features, at stride 2.
+    widths : tuple of int
+        Channels at strides 2, 4 and 8.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        fine, middle, coarse = widths
+        self.enter = _conv(channels + _DETAIL, fine)
+        self.down = nn.Sequential(_conv(fine, middle, 2), _conv(middle, middle))
+        self.deep = nn.Sequential(_conv(middle, coarse, 2), _conv(coarse, coarse))
+        self.up = _conv(coarse + middle, middle)
+        self.thin = nn.Conv2d(middle, _THIN, 1)
+        self.leave = _conv(_THIN + fine, fine)
+        self.add = nn.Conv2d(fine, channels, 1)
+        nn.init.zeros_(self.add.weight)
+        nn.init.zeros_(self.add.bias)
+
+    def forward(self, x: Tensor, detail: Tensor) -> Tensor:
+        fine = self.enter(torch.cat([x, detail], 1))
+        middle = self.down(fine)
+        coarse = F.interpolate(self.deep(middle), size=middle.shape[-2:], mode="bilinear", align_corners=False)
+        middle = self.thin(self.up(torch.cat([coarse, middle], 1)))
+        middle = F.interpolate(middle, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return x + self.add(self.leave(torch.cat([middle, fine], 1)))
+
+
 class Decoder(nn.Module):
     """Path from stride 32 up to ``stride``, then a pixel shuffle to full resolution.
 
@@ -173,12 +209,22 @@ class Decoder(nn.Module):
         Drawing conventions to choose from. Each data set's annotators draw vessels at their own width and stop at twigs of their own
         choice; a gain and an offset per channel and pen, ahead of the last two levels, let one network learn from all of them.
         A pen that is not given changes nothing (Perez et al. 2018, FiLM; dropped in part of training, so that no pen is an answer too).
+    refine : tuple of int, optional
+        Channels of a :class:`Refiner` over the last features; none by default.
     """
 
     def __init__(
-        self, outputs: int, stride: int = 2, widths: tuple[int, ...] = (96, 64, 48, 32), shuffle: bool = True, pens: int = 0
+        self,
+        outputs: int,
+        stride: int = 2,
+        widths: tuple[int, ...] = (96, 64, 48, 32),
+        shuffle: bool = True,
+        pens: int = 0,
+        refine: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
+        if stride != 2 and (pens or refine):
+            raise ValueError(f"pens and refine: expected a decoder that ends at stride 2, found stride {stride}")
         steps = {8: 2, 4: 3, 2: 4}[stride]
         skips = (112, 40, 24, 16 + _DETAIL)[:steps]
         channels = _CONTEXT
@@ -194,9 +240,8 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels, outputs * self.factor**2, 1)
         if shuffle:  # start where most pixels are: background (Lin et al. 2017, focal loss, the prior of the last layer)
             nn.init.constant_(self.head.bias, -3.5)
+        self.refine = Refiner(channels, refine) if refine else None
         if pens:
-            if steps < 4:
-                raise ValueError(f"pens: expected a decoder that ends at stride 2, found stride {stride}")
             self.pen = nn.Parameter(torch.zeros(pens, 2 * (widths[2] + channels)))
 
     def forward(self, features: list[Tensor], pens: Tensor | None = None) -> Tensor:
@@ -212,6 +257,8 @@ class Decoder(nn.Module):
                 x = self.thin(_modulate(x, before))
             x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             x = step(torch.cat([x, skip], 1))
+        if self.refine is not None:
+            x = self.refine(x, detail)
         logits = self.head(_modulate(self.last(x), after))
         return F.pixel_shuffle(logits, self.factor) if self.factor > 1 else logits
 
@@ -225,12 +272,24 @@ def _modulate(x: Tensor, table: Tensor | None) -> Tensor:
 
 
 DECODERS: dict[str, dict] = {
-    "vessels": {"outputs": 3, "stride": 2},
+    "vessels": {"outputs": 3, "stride": 2, "refine": (40, 56, 80)},
     "optic_nerve": {"outputs": 2, "stride": 2, "widths": (64, 48, 32, 24)},
     "macula": {"outputs": 1, "stride": 4, "widths": (64, 48, 32), "shuffle": False},
-    "lesions_dr": {"outputs": 4, "stride": 2},
+    "lesions_dr": {"outputs": 4, "stride": 2, "refine": (24, 40, 64)},
 }
 """Decoder settings of each task of the default model."""
+
+
+def decoders_of(state: Iterable[str]) -> dict[str, dict]:
+    """Settings of the decoders that a weights file holds, by the names of its tensors: those of :data:`DECODERS`, without the refiner
+    where the file is older than that."""
+    names = list(state)
+    out = {}
+    for task, settings in DECODERS.items():
+        if any(name.startswith(f"decoders.{task}.") for name in names):
+            older = "refine" in settings and not any(name.startswith(f"decoders.{task}.refine.") for name in names)
+            out[task] = settings | {"refine": None} if older else settings
+    return out
 
 
 WEAK = "weak"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,28 +20,18 @@ from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.landmarks import disc_circle, fovea_map, locate_fovea
-from retsam.segmentation.network import DECODERS, VIEWS, WEAK, RetinaNetwork
+from retsam.segmentation.looks import FRAME_SIDE, LARGE_SCALE, LARGEST_SIDE, Look, detail, looks
+from retsam.segmentation.network import VIEWS, WEAK, RetinaNetwork, decoders_of
 from retsam.segmentation.targets import TARGETS, TASKS
 from retsam.segmentation.weak import enlarge, tidy
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, of_view, read_card
 
 log = logging.getLogger(__name__)
 
-FRAME_SIDE = 1024
-"""Side of the frame in which vessels and lesions are segmented, px."""
 WHOLE_SIDE = 512
 """Side of the whole-frame view in which disc and fovea are sought, px."""
 ROI_SIDE, ROI_DISC = 384, 160
 """Side of the disc's refinement crop and diameter of the disc in it, px."""
-_SMALL_SIDE, _SMALL_SCALE = 768, 0.505
-# A photograph that the canonical frame enlarges twofold holds no more detail there than at 768 px, which takes half the time.
-_CLOSER_SIDE = 1152
-# Side of the mirrored copy of a photograph that is neither small nor large: vessels 0.001 of Dice better than mirrored at 1,024 px on
-# training photographs of DRIVE and GAVE, best thresholds (a lab measurement); four mirrored copies gain no more.
-LARGE_SIDE, LARGE_SCALE = 1536, 1.3
-"""Side of the frame in which vessels and lesions of large photographs are segmented, px, and from how many native px a canonical px on.
-
-Thin vessels and microaneurysms of such photographs are lost at 1,024 px. The answer is kept in the canonical frame."""
 
 
 @dataclass
@@ -138,8 +128,7 @@ class Segmenter:
     precision : {'auto', 'float32', 'bfloat16'}
     batch_size : int
     flips : bool or 'auto'
-        Average with the mirrored photograph; ``auto`` for vessels and lesions of photographs that are not small
-        (:attr:`PreparedImage.fine_side`).
+        Average with the mirrored photograph; ``auto`` leaves it to :func:`retsam.segmentation.looks.looks`, at which sizes too.
     tasks : sequence of str, optional
         Only these decoders, ``weak`` for the weak heads; all that the weights have by default. What is left out has no plane.
     pen : str, optional
@@ -170,7 +159,7 @@ class Segmenter:
         self.model_name = str(self.card.get("name", path.stem))
         self.target_status = {name: self.card["heads"].get(name, {}).get("status", "not_available") for name in TARGETS}
         self.calibration = {name: tuple(entry["calibration"]) for name, entry in self.card["heads"].items() if "calibration" in entry}
-        self.decoders = [task for task in DECODERS if any(name.startswith(f"decoders.{task}.") for name in state)]
+        self.decoders = decoders_of(state)
         self.tasks = [task for task in [*self.decoders, WEAK] if tasks is None or task in tasks]
         self.weak: dict[str, list[str]] = self.metadata.get("weak") or {}
         self.pens: dict[str, list[str]] = self.metadata.get("pens") or {}
@@ -185,7 +174,7 @@ class Segmenter:
     def _network(self, path: Path, state: dict[str, torch.Tensor], view: str) -> RetinaNetwork:
         """The network of one view: its statistics, and its trunk where it has one of its own."""
         weak = self.weak if view == "whole" else None
-        network = RetinaNetwork({task: DECODERS[task] for task in self.decoders}, weak, self.pens)
+        network = RetinaNetwork(self.decoders, weak, self.pens)
         missing = {name for name, _ in network.named_parameters()} - set(state)
         if missing:
             raise ValueError(f"{path}: expected the default network's weights, {len(missing)} tensors are missing: {sorted(missing)[:3]}")
@@ -246,17 +235,22 @@ class Segmenter:
     def _predict_batch(self, inputs: Sequence[PreparedImage]) -> list[Prediction]:
         rgb = np.stack([item.rgb for item in inputs])
         fov = np.stack([item.fov for item in inputs])
-        fine = self._fine(inputs, rgb, fov)
         whole_rgb = np.stack([cv2.resize(x, (WHOLE_SIDE, WHOLE_SIDE), interpolation=cv2.INTER_AREA) for x in rgb])
         whole_fov = fov[:, ::2, ::2]
-        tasks = [task for task in ("optic_nerve", "macula") if task in self.tasks] + [WEAK] * (WEAK in self.tasks and bool(self.weak))
+        # The disc says how to look at vessels and lesions, so it is sought whether or not it is asked for.
+        tasks = [task for task in ("optic_nerve", "macula") if task in self.decoders] + [WEAK] * (WEAK in self.tasks and bool(self.weak))
         whole = self._run("whole", whole_rgb, whole_fov, tasks, 4)
-        detailed = np.array([item.fine_side != _SMALL_SIDE for item in inputs])
+        detailed = np.array([detail(item.frame.scale) != "small" for item in inputs])
         heats: list[np.ndarray | None] = [None] * len(inputs)
         discs: list[tuple[float, float, float] | None] = [None] * len(inputs)
         if "macula" in whole:
             whole["macula"] = self._mirrored_too("whole", whole_rgb, whole_fov, "macula", 4, whole["macula"], detailed)
             heats = [fovea_map(heat) for heat in whole["macula"][:, 0]]
+        if "optic_nerve" in whole:
+            # Outside the field of view the loss never looked, and neither may the answer.
+            coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy() * whole_fov[:, None]
+            discs = [disc_circle(plane[0], fovea=heat) for plane, heat in zip(coarse, heats, strict=True)]
+        fine = self._fine(inputs, rgb, fov, discs)
         probabilities: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         for task, logits in fine.items():
             values = torch.sigmoid(logits).cpu().numpy()
@@ -268,10 +262,7 @@ class Segmenter:
                 of = self.thresholds
                 vessel = postprocess.vessel_mask(planes["vessel"], inside, of.get("vessel", 0.5), of.get(postprocess.TWIGS))
                 planes["artery"], planes["vein"] = smooth_classes(planes["artery"], planes["vein"], vessel)
-        if "optic_nerve" in whole:
-            # Outside the field of view the loss never looked, and neither may the answer.
-            coarse = torch.sigmoid(whole["optic_nerve"]).cpu().numpy() * whole_fov[:, None]
-            discs = [disc_circle(plane[0], fovea=heat) for plane, heat in zip(coarse, heats, strict=True)]
+        if "optic_nerve" in self.tasks:
             for index, planes in enumerate(self._refine_disc(rgb, fov, coarse, discs, detailed)):
                 probabilities[index].update(planes)
         if WEAK in whole:
@@ -283,7 +274,7 @@ class Segmenter:
                     probabilities[index][target] = enlarge(values[index, channel], rgb.shape[1]) * fov[index]
         predictions = []
         for index, item in enumerate(inputs):
-            fovea, confidence = locate_fovea(whole["macula"][index, 0], disc=discs[index]) if "macula" in whole else (None, 0.0)
+            fovea, confidence = locate_fovea(whole["macula"][index, 0], disc=discs[index]) if "macula" in self.tasks else (None, 0.0)
             predictions.append(
                 Prediction(
                     probabilities[index], item.fov, item.frame, fovea, confidence, self.thresholds, self.target_status, self.calibration
@@ -291,54 +282,61 @@ class Segmenter:
             )
         return predictions
 
-    def _fine(self, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray) -> dict[str, torch.Tensor]:
-        """Vessels and lesions, in the canonical frame; computed in a smaller one for small photographs, in a larger one for large ones.
+    def _fine(
+        self, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray, discs: Sequence[tuple[float, float, float] | None]
+    ) -> dict[str, torch.Tensor]:
+        """Logits of vessels and lesions in the canonical frame.
 
-        The size is each photograph's own: what a mask shows must not depend on which others share its batch.
+        How a photograph is looked at is its own affair: what a mask shows must not depend on which others share its batch.
         """
-        sides = np.array([item.fine_side for item in inputs])
+        plans = [self._looks(item, disc) for item, disc in zip(inputs, discs, strict=True)]
         merged: dict[str, torch.Tensor] = {}
-        for side in np.unique(sides):
-            at = np.flatnonzero(sides == side)
-            for task, logits in self._fine_at(int(side), [inputs[i] for i in at], rgb[at], fov[at]).items():
-                merged.setdefault(task, logits.new_empty((len(inputs), *logits.shape[1:])))[torch.from_numpy(at).to(logits.device)] = logits
+        for plan in dict.fromkeys(plans):
+            at = [index for index, other in enumerate(plans) if other == plan]
+            for task, logits in self._looked_at([inputs[i] for i in at], rgb[at], fov[at], plan).items():
+                merged.setdefault(task, logits.new_empty((len(inputs), *logits.shape[1:])))[torch.tensor(at, device=logits.device)] = logits
         return merged
 
-    def _fine_at(self, side: int, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray) -> dict[str, torch.Tensor]:
-        """:meth:`_fine` of photographs that are looked at in a frame of one side."""
-        tasks = [task for task in ("vessels", "lesions_dr") if task in self.tasks]
-        if side == LARGE_SIDE:
-            large = np.stack([item.large for item in inputs])
-            inside = np.stack([cv2.resize(x.view(np.uint8), large.shape[1:3], interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
-            out = self._run("fine", large, inside, tasks, LARGE_SIDE // 128)
-            return {task: F.interpolate(x, size=rgb.shape[1:3], mode="bilinear", antialias=True) for task, x in out.items()}
-        if side == FRAME_SIDE:
-            return self._closer_too(rgb, fov, tasks)
-        size = (_SMALL_SIDE, _SMALL_SIDE)
-        small = np.stack([cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in rgb])
-        inside = np.stack([cv2.resize(x.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
-        out = self._run("fine", small, inside, tasks, 6)
-        return {task: F.interpolate(x, size=rgb.shape[1:3], mode="bilinear", align_corners=False) for task, x in out.items()}
+    def _looks(self, item: PreparedImage, disc: tuple[float, float, float] | None) -> tuple[Look, ...]:
+        plan = looks(item.frame.scale, None if disc is None else disc[2] * FRAME_SIDE / WHOLE_SIDE)
+        if self.flips == "auto":
+            return plan
+        # One look a task; with its mirrored copy, which `_run` adds, where that is asked for.
+        seen: set[str] = set()
+        single = []
+        for look in plan:
+            tasks = tuple(task for task in look.tasks if task not in seen)
+            seen |= set(tasks)
+            single += [replace(look, mirrored=False, tasks=tasks)] if tasks else []
+        return tuple(single)
 
-    def _closer_too(self, rgb: np.ndarray, fov: np.ndarray, tasks: list[str]) -> dict[str, torch.Tensor]:
-        """Logits averaged, where ``flips`` leaves the choice to us, with those of mirrored copies that are a little larger."""
-        if self.flips != "auto":
-            return self._run("fine", rgb, fov, tasks, 8)
-        out = self._run("fine", rgb, fov, tasks, 8, mirror=False)
-        size = (_CLOSER_SIDE, _CLOSER_SIDE)
-        copies = np.stack([cv2.resize(x[:, ::-1], size, interpolation=cv2.INTER_CUBIC) for x in rgb])
-        inside = np.stack([cv2.resize(x[:, ::-1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for x in fov])
-        for task, logits in self._run("fine", copies, inside, tasks, _CLOSER_SIDE // 128, mirror=False).items():
-            resized = F.interpolate(logits, size=rgb.shape[1:3], mode="bilinear", antialias=True)
-            out[task] = (out[task] + resized.flip(-1)) / 2
-        return out
+    def _looked_at(
+        self, inputs: Sequence[PreparedImage], rgb: np.ndarray, fov: np.ndarray, plan: Sequence[Look]
+    ) -> dict[str, torch.Tensor]:
+        """Mean logits over the looks at photographs that are looked at in one way."""
+        found: dict[str, list[torch.Tensor]] = {}
+        for look in plan:
+            tasks = [task for task in look.tasks if task in self.tasks]
+            if not tasks:
+                continue
+            source = np.stack([item.large for item in inputs]) if look.side > FRAME_SIDE and inputs[0].large is not None else rgb
+            copies, inside = (resized(images, look.side) for images in (source, fov))
+            if look.mirrored:
+                copies, inside = copies[:, :, ::-1], inside[:, :, ::-1]
+            for task, logits in self._run("fine", copies, inside, tasks, look.pool).items():
+                logits = logits.flip(-1) if look.mirrored else logits
+                if look.side != FRAME_SIDE:
+                    larger = look.side > FRAME_SIDE
+                    logits = F.interpolate(logits, size=rgb.shape[1:3], mode="bilinear", align_corners=False, antialias=larger)
+                found.setdefault(task, []).append(logits)
+        return {task: sum(several) / len(several) for task, several in found.items()}
 
     def _run(
         self, view: str, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int, mirror: bool | None = None
     ) -> dict[str, torch.Tensor]:
-        """Logits (float32) of a batch ``[B, H, W, 3]``; the mean over the mirrored batch where asked for, by default with ``flips``."""
+        """Logits (float32) of a batch ``[B, H, W, 3]``; the mean over the mirrored batch where asked for, by default with ``flips`` set."""
         if mirror is None:
-            mirror = view == "fine" and rgb.shape[1] != _SMALL_SIDE if self.flips == "auto" else self.flips
+            mirror = self.flips is True
         if not tasks:
             return {}
         x = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -407,27 +405,30 @@ class Segmenter:
 
 @dataclass
 class PreparedImage:
-    """A photograph in its canonical frame: ``rgb`` uint8 and ``fov`` bool, both of side :data:`FRAME_SIDE`; of a large one also ``large``,
-    uint8 of side :data:`LARGE_SIDE`."""
+    """A photograph in its canonical frame: ``rgb`` uint8 and ``fov`` bool, both of side :data:`retsam.segmentation.looks.FRAME_SIDE`; of a
+    large one also ``large``, uint8 of side :data:`retsam.segmentation.looks.LARGEST_SIDE`."""
 
     rgb: np.ndarray
     fov: np.ndarray
     frame: Frame
     large: np.ndarray | None = None
 
-    @property
-    def fine_side(self) -> int:
-        """Side of the frame in which vessels and lesions are sought, px."""
-        if self.large is not None:
-            return LARGE_SIDE
-        return FRAME_SIDE if self.frame.scale > _SMALL_SCALE else _SMALL_SIDE
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Photographs ``[B, H, W, 3]``, or masks ``[B, H, W]`` by nearest neighbours, at another side."""
+    if images.shape[1] == side:
+        return images
+    if images.dtype == bool:
+        return np.stack([cv2.resize(x.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0 for x in images])
+    mode = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(x, (side, side), interpolation=mode) for x in images])
 
 
 def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
     """Find the field of view where it is not given, and resample the photograph into its frame."""
     fov = fov or detect_field_of_view(image)
     frame = Frame.from_field_of_view(fov, FRAME_SIDE)
-    large = Frame.from_field_of_view(fov, LARGE_SIDE).warp(image) if frame.scale >= LARGE_SCALE else None
+    large = Frame.from_field_of_view(fov, LARGEST_SIDE).warp(image) if frame.scale >= LARGE_SCALE else None
     return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame, large)
 
 

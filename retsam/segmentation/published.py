@@ -22,7 +22,8 @@ from torch import nn
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
-from retsam.segmentation.predict import FRAME_SIDE, Prediction
+from retsam.segmentation.looks import FRAME_SIDE
+from retsam.segmentation.predict import Prediction
 from retsam.segmentation.targets import TARGETS
 from retsam.segmentation.weights import file_sha256
 

@@ -18,7 +18,8 @@ from retsam.masks.masks import Failure, Masks
 from retsam.masks.store import write_store
 from retsam.quality.field_of_view import FieldOfView
 from retsam.segmentation.config import SegmentationConfig
-from retsam.segmentation.predict import FRAME_SIDE, PreparedImage, Segmenter, prepare
+from retsam.segmentation.looks import FRAME_SIDE
+from retsam.segmentation.predict import PreparedImage, Segmenter, prepare
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
-from retsam.segmentation.predict import LARGE_SCALE, LARGE_SIDE
+from retsam.segmentation.looks import LARGE_SCALE, LARGE_SIDE
 from retsam.training import labels as lab
 from retsam.training.config import TaskConfig, TrainConfig
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
-from retsam.segmentation.predict import FRAME_SIDE, Segmenter, prepare
+from retsam.segmentation.looks import FRAME_SIDE
+from retsam.segmentation.predict import Segmenter, prepare
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import Frames, read_manifest

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from retsam.segmentation.looks import LARGE_SIDE
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
-from retsam.segmentation.predict import LARGE_SIDE
 from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import losses
 from retsam.training.config import TrainConfig

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from retsam.cohort.reading import read_photograph
 from retsam.quality.metrics import content_hash
 from retsam.segmentation.landmarks import disc_circle
-from retsam.segmentation.predict import FRAME_SIDE, WHOLE_SIDE, Segmenter, locate_fovea, prepare
+from retsam.segmentation.looks import FRAME_SIDE
+from retsam.segmentation.predict import WHOLE_SIDE, Segmenter, locate_fovea, prepare
 from retsam.segmentation.weak import STRIDE
 from retsam.training import augment
 from retsam.training.weak.brushes import Canvas

@@ -14,8 +14,9 @@ from retsam.cohort.reading import read_photograph
 from retsam.evaluation.metrics import roc_auc
 from retsam.masks.overlay import overlay
 from retsam.quality.scoring import interval
+from retsam.segmentation.looks import FRAME_SIDE
 from retsam.segmentation.postprocess import drop_specks
-from retsam.segmentation.predict import FRAME_SIDE, Segmenter, prepare
+from retsam.segmentation.predict import Segmenter, prepare
 from retsam.segmentation.weak import OFF_DISC, SMALLEST, STRIDE, WeakHeads, at_rim, enlarge
 from retsam.training.frames import read_manifest
 from retsam.training.labels import read_mask

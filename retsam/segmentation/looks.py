@@ -1,0 +1,77 @@
+"""At which sizes vessels and lesions of a photograph are looked at.
+
+How much detail the photograph holds decides: a frame that enlarges it shows nothing more, one that shrinks it loses twigs and
+microaneurysms. Logits of several looks, one of them mirrored, are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FRAME_SIDE = 1024
+"""Side of the frame that photographs are cut to and masks are kept in, px."""
+LARGE_SIDE, LARGE_SCALE = 1536, 1.3
+"""Side of the frame in which vessels and lesions of large photographs are learned, px, and from how many native px a canonical px on.
+
+Thin vessels and microaneurysms of such photographs are lost at 1,024 px. The answer is kept in the canonical frame."""
+LARGEST_SIDE = 1792
+"""Side of the frame that large photographs are kept in until they are looked at, px."""
+_LOW_SCALE, _SMALL_SCALE = 0.75, 0.505
+# Below: a photograph that the canonical frame enlarges; one that it enlarges twofold, for which one look is enough.
+_NARROW_DISC = 200
+"""Diameter of the disc in the canonical frame, px, from which on the field is narrow (150 px at 45 degrees, 220 at 30): vessels are as wide
+there as in large photographs, and in a frame for those they would be wider than any that the network has met."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One pass of the network over a photograph.
+
+    Parameters
+    ----------
+    side : int
+        Of the frame, px.
+    mirrored : bool
+    tasks : tuple of str
+    pool : int
+        Reduction of the local contrast (see :meth:`retsam.segmentation.network.RetinaNetwork.forward`).
+    """
+
+    side: int
+    mirrored: bool = False
+    tasks: tuple[str, ...] = ("vessels", "lesions_dr")
+    pool: int = 8
+
+
+_LOOKS = {
+    "small": (Look(768, pool=6),),
+    "low": (Look(768, pool=6), Look(896, True, pool=7)),
+    "ordinary": (Look(1024), Look(896, True, pool=7)),
+    # Vessels gain from every pixel; lesions, of which the small ones are drawn with a margin, do not.
+    "large": (Look(LARGEST_SIDE, False, ("vessels",), 14), Look(LARGE_SIDE, True, pool=12), Look(1280, False, ("lesions_dr",), 10)),
+}
+
+
+def detail(scale: float) -> str:
+    """``small``, ``low``, ``ordinary`` or ``large``, by the native px per canonical px of a photograph."""
+    if scale >= LARGE_SCALE:
+        return "large"
+    return "ordinary" if scale > _LOW_SCALE else "low" if scale > _SMALL_SCALE else "small"
+
+
+def looks(scale: float, disc: float | None) -> tuple[Look, ...]:
+    """How to look at a photograph.
+
+    Parameters
+    ----------
+    scale : float
+        Native px per canonical px.
+    disc : float or None
+        Diameter of the disc in the canonical frame, px; None where none is in sight.
+
+    Returns
+    -------
+    tuple of Look
+    """
+    kind = detail(scale)
+    return _LOOKS["ordinary" if kind == "large" and disc is not None and disc >= _NARROW_DISC else kind]
