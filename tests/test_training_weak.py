@@ -17,7 +17,7 @@ from retsam.segmentation.weights import DEFAULT_WEIGHTS, load_state, read_card, 
 from retsam.training.weak import judge
 from retsam.training.weak.brushes import Canvas
 from retsam.training.weak.config import Rule, WeakConfig, Word
-from retsam.training.weak.export import export_weak, merge_weak
+from retsam.training.weak.export import export_weak, merge_weak, rejudge
 from retsam.training.weak.features import ZONE_BITS, Features, load_features, moved, zones
 from retsam.training.weak.losses import absent_loss, painted_loss, present_loss
 from retsam.training.weak.paint import PAINTERS, paint
@@ -174,6 +174,15 @@ def test_from_words_to_weights_without_moving_a_bit_of_the_other_heads(tmp_path)
         merge_weak(out, other, tmp_path / "merged.safetensors")
 
     card["heads"]["drusen"]["status"] = "weak"
+    found = card["heads"]["drusen"].pop("scores")
+    out.with_suffix(".json").write_text(json.dumps(card))
+    before = out.read_bytes()
+    assert rejudge(config, out)["drusen"] == found  # nothing has changed: the same figures
+    assert out.read_bytes() == before
+    again = read_card(out)["heads"]["drusen"]
+    assert again["scores"] == found and again["status"] == ("weak" if found["drawn (held out)"]["auc"]["value"] >= config.least_auc else "not_available")
+    with pytest.raises(ValueError, match="its weak heads are"):
+        rejudge(config, DEFAULT_WEIGHTS)
     out.with_suffix(".json").write_text(json.dumps(card))
     item = prepare(drawn_eye(300)[0])
     old, new = (Segmenter(w).predict_prepared([item])[0] for w in (DEFAULT_WEIGHTS, out))

@@ -113,6 +113,27 @@ def merge_weak_command(heads: str, into: str, out: str) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@train.command("judge-weak")
+@click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Configuration of the heads.")
+@click.option("--weights", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights whose card is rewritten.")
+def judge_weak_command(config_path: str, weights: str) -> None:
+    """Judge the weak heads of finished weights on their held-out photographs again: their masks follow the disc."""
+    from retsam.training.weak.config import WeakConfig
+    from retsam.training.weak.export import rejudge
+
+    config = _read(config_path)
+    if not isinstance(config, WeakConfig):
+        raise click.ClickException(f"{config_path}: expected a configuration of stage `weak`")
+    try:
+        scores = rejudge(config, Path(weights))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    for target, by_dataset in scores.items():
+        for dataset, values in by_dataset.items():
+            auc = values["auc"]
+            click.echo(f"{target}, {dataset}: AUC {auc['value']} ({auc['ci_low']} to {auc['ci_high']}), n = {auc['n']}")
+
+
 @train.command("attach-scores")
 @click.option("--card", required=True, type=click.Path(exists=True, dir_okay=False), help="Model card (.json).")
 @click.option("--scores", required=True, type=click.Path(exists=True, dir_okay=False), help="Scores from `retsam evaluate`.")

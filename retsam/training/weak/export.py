@@ -88,6 +88,48 @@ def export_weak(config: WeakConfig, out: Path) -> Path:
     return _write(out, {**metadata, "weak": trained["weak"]}, tensors, card, learned_from(config, features, rows))
 
 
+def rejudge(config: WeakConfig, weights: Path) -> dict[str, dict]:
+    """Judge the weak heads of finished weights again and write their scores into the card.
+
+    Their masks follow the disc, so that another disc changes what they are worth, without any training of theirs. Heads that ship as not
+    available have no masks and keep what was found when they were trained; one that falls below ``config.least_auc`` becomes so.
+
+    Parameters
+    ----------
+    config : WeakConfig
+        That they were trained with: it says which photographs were held out.
+    weights : Path
+        ``.safetensors``; the card beside it is rewritten.
+
+    Returns
+    -------
+    dict
+        Of :func:`retsam.training.weak.judge.score`.
+
+    Raises
+    ------
+    ValueError
+        If the weights have no weak head, or one of another configuration.
+    """
+    card = read_card(weights)
+    listed = [target for word in config.words.values() for target in word.targets]
+    own = {target for target, entry in card["heads"].items() if entry.get("learned") == _LEARNED}
+    if own != set(listed):
+        raise ValueError(f"{weights}: its weak heads are {sorted(own)}, those of the configuration {sorted(listed)}")
+    shipped = tuple(target for target in listed if card["heads"][target]["status"] == "weak")
+    rows, words = labelled(config)
+    picked = judge.judged_rows(config, rows, words)
+    held, held_words = rows.iloc[picked].reset_index(drop=True), words.iloc[picked].reset_index(drop=True)
+    scores = judge.score(config, held, held_words, judge.mask_areas(config, held, weights, shipped))
+    for target, by_dataset in judge.score_outlines(config, weights).items():
+        scores.setdefault(target, {}).update(by_dataset)
+    for target in shipped:
+        card["heads"][target] |= {"scores": scores[target], **_status(config, scores[target])}
+    card["weak"]["myopic"]["scores"] = scores.get("myopic", {})
+    Path(weights).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return scores
+
+
 def merge_weak(heads: Path, into: Path, out: Path) -> Path:
     """Put the weak heads of one weights file, with their card and list of learned photographs, into a copy of another of the same trunk.
 
@@ -159,8 +201,6 @@ def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features:
     labels, part = features.words[plain, column], features.table["part"].to_numpy()[plain]
     of = rows.iloc[features.table["row"].to_numpy()[plain]]
     datasets = [rule.dataset for rule in word.rules] or sorted(config.negatives)
-    first = next(iter(scores.values()), {}).get("auc", {}).get("value")
-    good = first is not None and first >= config.least_auc
     counts = {
         dataset: {
             "with_word": int(((labels == 1) & of["dataset"].eq(dataset).to_numpy() & (part == "fit")).sum()),
@@ -172,7 +212,6 @@ def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features:
         for dataset in datasets
     }
     return {
-        "status": "weak" if good else "not_available",
         "learned": _LEARNED,
         "words": [rule.model_dump() for rule in word.rules],
         "union_with": [t for t in word.targets if t != target],
@@ -183,8 +222,16 @@ def _entry(config: WeakConfig, target: str, entry: dict, scores: dict, features:
         "confidence": None,
         "confidence_reason": _NO_CONFIDENCE,
         "scores": scores,
-        **({} if good else {"reason": f"area under the curve {first} on held-out photographs is below {config.least_auc}"}),
+        **_status(config, scores),
     }
+
+
+def _status(config: WeakConfig, scores: dict) -> dict[str, str]:
+    """Whether a head is worth shipping, by the first data set that it was judged on; the reason where it is not."""
+    first = next(iter(scores.values()), {}).get("auc", {}).get("value")
+    if first is not None and first >= config.least_auc:
+        return {"status": "weak"}
+    return {"status": "not_available", "reason": f"area under the curve {first} on held-out photographs is below {config.least_auc}"}
 
 
 def learned_from(config: WeakConfig, features: Features, rows: pd.DataFrame) -> pd.DataFrame:

@@ -140,7 +140,8 @@ def mask_areas(config: WeakConfig, rows: pd.DataFrame, weights: Path, targets: t
     rows : DataFrame
         Labelled photographs.
     weights : Path
-        Whose card calls every target available.
+        Whose card calls every one of the targets available.
+    targets : tuple of str
 
     Returns
     -------
@@ -166,9 +167,9 @@ def score(config: WeakConfig, rows: pd.DataFrame, words: pd.DataFrame, areas: pd
     -------
     dict
         Target -> data set -> ``{"auc": {value, ci_low, ci_high, n, n_with_word}, "shown_in_healthy": {value, ci_low, ci_high, n}}``
-        with bootstrap intervals over subjects. ``myopic`` joins tessellation and atrophies.
+        with bootstrap intervals over subjects. ``myopic`` joins tessellation and atrophies. Targets without areas are left out.
     """
-    targets = {t: name for name, word in config.words.items() for t in word.targets}
+    targets = {t: name for name, word in config.words.items() for t in word.targets if t in areas}
     union = next((name for name, word in config.words.items() if set(word.targets) & set(MYOPIC)), None)
     if union:
         targets["myopic"] = union
@@ -200,13 +201,16 @@ def score_outlines(config: WeakConfig, weights: Path) -> dict[str, dict[str, dic
     Returns
     -------
     dict
-        Target -> data set -> ``auc`` of the area (outlined eyes against the others), ``inside`` (share of the outlined eyes' mask that
-        lies in an outline) and ``inside_by_chance`` (share of the field of view that the outlines cover), each with its bootstrap interval.
+        Target that is available -> data set -> ``auc`` of the area (outlined eyes against the others), ``inside`` (share of the outlined
+        eyes' mask that lies in an outline) and ``inside_by_chance`` (share of the field of view that the outlines cover), each with its
+        bootstrap interval.
     """
     out: dict[str, dict[str, dict]] = {}
     manifest = read_manifest(config)
     segmenter = Segmenter(weights, tasks=("optic_nerve", "weak"))
     for target, outline in config.outlines.items():
+        if segmenter.target_status[target] == "not_available":
+            continue
         rows = manifest[manifest["dataset"].eq(outline.dataset) & manifest[outline.column].notna()]
         counts = []
         for row in tqdm(rows.to_dict("records"), desc=f"outlines of {target}", unit="image", mininterval=15):
