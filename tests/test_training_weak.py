@@ -180,7 +180,9 @@ def test_from_words_to_weights_without_moving_a_bit_of_the_other_heads(tmp_path)
     assert rejudge(config, out)["drusen"] == found  # nothing has changed: the same figures
     assert out.read_bytes() == before
     again = read_card(out)["heads"]["drusen"]
-    assert again["scores"] == found and again["status"] == ("weak" if found["drawn (held out)"]["auc"]["value"] >= config.least_auc else "not_available")
+    assert again["scores"] == found and again["status"] == (
+        "weak" if found["drawn (held out)"]["auc"]["value"] >= config.least_auc else "not_available"
+    )
     with pytest.raises(ValueError, match="its weak heads are"):
         rejudge(config, DEFAULT_WEIGHTS)
     out.with_suffix(".json").write_text(json.dumps(card))
