@@ -1,5 +1,7 @@
 """The grid that vessels are measured on: areas kept, one graph at every size, short gaps closed, hairlines kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,11 @@ from retsam.biomarkers.eye import measure
 from retsam.biomarkers.eye_phantoms import EyePhantom
 from retsam.biomarkers.phantoms import draw
 from retsam.biomarkers.registry import registry
+from retsam.biomarkers.vessels.analysis import weighted_quantiles
 from retsam.biomarkers.vessels.curves import stretches
 from retsam.biomarkers.vessels.graph import build_graph
 from retsam.biomarkers.vessels.grid import PER_UNIT, soften
+from retsam.masks.frame import Frame
 
 
 @pytest.mark.parametrize("unit", [1.0, 1.37, 1.9, 3.1, 6.2])
@@ -81,3 +85,32 @@ def test_below_its_floor_a_biomarker_is_null_and_says_why(kind):
     assert measured
     assert {low[f"{name}__reason"] for name in measured} == {"resolution_too_low"}
     assert all(np.isnan(low[name]) for name in names)
+
+
+def test_a_quantile_of_few_values_does_not_jump_when_one_more_counts():
+    values, weights = np.array([0.01, 0.02, 0.05]), np.array([100.0, 80.0, 60.0])
+    (before,) = weighted_quantiles(values, weights, (0.5,))
+    (after,) = weighted_quantiles(np.append(values, 0.3), np.append(weights, 0.1), (0.5,))
+    assert after == pytest.approx(before, rel=0.005)
+    assert 0.01 < before < 0.05
+
+
+def test_quantiles_of_many_values_are_those_of_the_sample():
+    values = np.random.default_rng(3).gamma(2.0, 1.0, 5000)
+    found = weighted_quantiles(values, np.ones(len(values)), (0.1, 0.5, 0.9))
+    assert found == pytest.approx(np.quantile(values, (0.1, 0.5, 0.9)), rel=0.01)
+    assert weighted_quantiles(np.array([3.0]), np.array([2.0]), (0.1, 0.9)) == pytest.approx([3.0, 3.0])
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.4, 2.0])
+def test_dimensions_of_the_mask_do_not_follow_its_pixels(scale):
+    found = []
+    for factor in (1.0, scale):
+        masks = EyePhantom(px_per_dd=160).masks()
+        side = round(900 * factor)
+        plane = tree(factor * 1.2, side=750)[:side, :side]
+        masks = replace(masks, planes={"vessel": plane}, fov=np.ones_like(plane), fovea=None, frame=Frame.identity(side, side))
+        found.append(measure(masks, BiomarkersConfig(families=("vessels",))))
+    for name in ("d0", "d1", "d2"):
+        column = f"fractal_dimension_mask_{name}_vessel"
+        assert found[1][column] == pytest.approx(found[0][column], rel=0.006)

@@ -10,6 +10,7 @@ from numba import njit
 
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.vessels.analysis import STRUCTURES, Analysis, Value, column
+from retsam.biomarkers.vessels.grid import PER_UNIT, harden, soften
 from retsam.biomarkers.vessels.pose import canonical_pose
 
 #: Smallest box on the skeleton, px; and on the mask, in mean widths (smaller boxes measure the vessels' area, not their course).
@@ -146,7 +147,7 @@ _DIMENSIONS = {
     "d1": ("information dimension: slope of the entropy of the boxes' shares over -log(box side)", "Stosic 2006"),
     "d2": ("correlation dimension: slope of log(sum of squared shares) over log(box side)", "Stosic 2006"),
 }
-_SUBJECTS = {"fractal_dimension": "the skeleton", "fractal_dimension_mask": "the vessel mask"}
+_SUBJECTS = {"fractal_dimension": "the skeleton", "fractal_dimension_mask": "the vessel mask on the grid of the vessel graph"}
 
 DICTIONARY: list[Biomarker] = []
 for _structure in STRUCTURES:
@@ -170,8 +171,9 @@ for _structure in STRUCTURES:
             ("fractal_fit_r2", "R^2 of the fit of the skeleton's capacity dimension.", "1", "", (0.0, 1.0), "more self-similar"),
             ("fractal_fit_low", "Smallest box side of the fits.", "px", "", (1.0, 1e5), ""),
             ("fractal_fit_high", "Largest box side of the fits.", "px", "", (1.0, 1e5), ""),
-            ("singularity_length", "Range of the Lipschitz-Hoelder exponents of the mask's multifractal spectrum, moments 0 to 5.", "1",
-             "Stosic 2006", (-2.0, 10.0), "more heterogeneous vessels"),
+            ("singularity_length",
+             "Range of the Lipschitz-Hoelder exponents, moments 0 to 5, of the mask's multifractal spectrum on the vessel graph's grid.",
+             "1", "Stosic 2006", (-2.0, 10.0), "more heterogeneous vessels"),
         )
     ]  # fmt: skip
 
@@ -203,7 +205,11 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         on_line, plane, fov = pose.apply(on_line), pose.apply(plane), pose.apply(fov)
         on_skeleton = dimensions(on_line, fov, SMALLEST_SKELETON_BOX * graph.unit, largest)
         width = graph.width[graph.measured].mean() if graph.measured.any() else 2.0
-        on_mask = dimensions(plane, fov, max(2.0, SMALLEST_MASK_BOX * width), largest)
+        # The mask itself counts on the grid that the graph was built on: the pixels of a coarse picture are boxes of their own.
+        pixel = graph.unit / PER_UNIT
+        field = soften(fov, graph.unit) >= 0.5
+        on_grid = harden(soften(plane, graph.unit)) & field
+        on_mask = dimensions(on_grid, field, max(2.0, SMALLEST_MASK_BOX * width / pixel), largest / pixel)
         for found, part in ((on_skeleton, names[:3]), (on_mask, names[3:])):
             values |= {name: found[key] for name, key in zip(part, _DIMENSIONS, strict=True)}
         fits = (

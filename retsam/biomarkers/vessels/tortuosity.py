@@ -34,7 +34,8 @@ _ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.ndarray]
         "more tortuous", lambda p, k: float(p.course[k].sum() / p.course_chord[k].sum() - 1.0),
     ),
     "tortuosity_distance_median": (
-        "Arc length over chord, less one (Hart's tau1 - 1): median over segments, weighted by length.", "1", 0, _HART, "more tortuous",
+        "Arc length over chord, less one (Hart's tau1 - 1): median (Harrell-Davis) over segments, weighted by length.", "1", 0, _HART,
+        "more tortuous",
         lambda p, k: weighted_quantiles(_distance(p)[k], p.length[k], (0.5,))[0],
     ),
     "tortuosity_curvature": (

@@ -21,9 +21,9 @@ _STATISTICS = {
     "width_mean": "Mean width of the vessels, each segment weighted by the length that was measured; a segment's width is the mean of "
     "sub-pixel widths normal to its centreline, outside junctions and sharp bends.",
     "width_sd": "Standard deviation of the segments' widths, weighted by length.",
-    "width_p10": "10th percentile of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
-    "width_p50": "Median of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
-    "width_p90": "90th percentile of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
+    "width_p10": "10th percentile (Harrell-Davis) of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
+    "width_p50": "Median (Harrell-Davis) of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
+    "width_p90": "90th percentile (Harrell-Davis) of widths along the vessels, each the mean of a piece 1/34 of the field of view long.",
 }
 
 #: Percentiles are those of pieces of the segments about this long (units, see `graph.build_graph`): where a segment is cut does not matter.
