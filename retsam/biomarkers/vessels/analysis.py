@@ -238,4 +238,11 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, levels: tuple[fl
     edges /= edges[-1]
     # As many values of equal weight would be as uncertain (Kish 1965).
     number = float(weights.sum() ** 2 / (weights**2).sum())
-    return [float(np.diff(betainc(level * (number + 1.0), (1.0 - level) * (number + 1.0), edges)) @ values) for level in levels]
+    found = []
+    for level in levels:
+        # Beyond nine standard deviations the distribution is 0 or 1.
+        near = np.abs(edges - level) < 9.0 * np.sqrt(level * (1.0 - level) / (number + 2.0))
+        share = (edges > level).astype(float)
+        share[near] = betainc(level * (number + 1.0), (1.0 - level) * (number + 1.0), edges[near])
+        found.append(float(np.diff(share) @ values))
+    return found

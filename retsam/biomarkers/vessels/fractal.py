@@ -10,7 +10,7 @@ from numba import njit
 
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.vessels.analysis import STRUCTURES, Analysis, Value, column
-from retsam.biomarkers.vessels.grid import PER_UNIT, harden, soften
+from retsam.biomarkers.vessels.grid import PER_UNIT, harden, sampled, soften
 from retsam.biomarkers.vessels.pose import canonical_pose
 
 #: Smallest box on the skeleton, px; and on the mask, in mean widths (smaller boxes measure the vessels' area, not their course).
@@ -205,11 +205,11 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         on_line, plane, fov = pose.apply(on_line), pose.apply(plane), pose.apply(fov)
         on_skeleton = dimensions(on_line, fov, SMALLEST_SKELETON_BOX * graph.unit, largest)
         width = graph.width[graph.measured].mean() if graph.measured.any() else 2.0
-        # The mask itself counts on the grid that the graph was built on: the pixels of a coarse picture are boxes of their own.
-        pixel = graph.unit / PER_UNIT
-        field = soften(fov, graph.unit) >= 0.5
-        on_grid = harden(soften(plane, graph.unit)) & field
-        on_mask = dimensions(on_grid, field, max(2.0, SMALLEST_MASK_BOX * width / pixel), largest / pixel)
+        # The mask counts on the grid that its graph was built on, one point a unit: a coarse picture's pixels are boxes of their own.
+        on_grid = graph.on_grid if graph.on_grid is not None else harden(soften(plane, graph.unit))
+        on_grid = np.ascontiguousarray(on_grid[:: int(PER_UNIT), :: int(PER_UNIT)])
+        field = sampled(fov, PER_UNIT * graph.unit, on_grid.shape)
+        on_mask = dimensions(on_grid & field, field, max(2.0, SMALLEST_MASK_BOX * width / graph.unit), largest / graph.unit)
         for found, part in ((on_skeleton, names[:3]), (on_mask, names[3:])):
             values |= {name: found[key] for name, key in zip(part, _DIMENSIONS, strict=True)}
         fits = (

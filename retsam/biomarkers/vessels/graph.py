@@ -58,6 +58,8 @@ class VesselGraph:
         Grid px from sample to sample: half a unit, on the grid of `grid`.
     unit : float
         Grid px to the length that constants in px are meant for (see `build_graph`).
+    on_grid : ndarray of bool, [h, w], optional
+        The mask on the grid of `grid`, in its canonical pose.
     """
 
     structure: str
@@ -74,6 +76,7 @@ class VesselGraph:
     segment_kind: np.ndarray
     pixel: float = 1.0
     unit: float = 1.0
+    on_grid: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -205,14 +208,16 @@ def build_graph(
     factor, row, column = replication(plane)
     if factor > 1:
         small = [None if p is None else p[row::factor, column::factor] for p in (plane, artery, vein)]
-        return enlarge(build_graph(structure, *small, unit=max(1.0, unit / factor)), factor, (column, row))
+        graph = enlarge(build_graph(structure, *small, unit=max(1.0, unit / factor)), factor, (column, row))
+        return replace(graph, on_grid=None)
     pose = canonical_pose(plane)
     plane, artery, vein = (None if p is None else pose.apply(p) for p in (plane, artery, vein))
     field = soften(plane, unit)
     # A structure does not look at its own kind.
     artery, vein = (None if p is None or name == structure else soften(p, unit) >= 0.5 for name, p in (("artery", artery), ("vein", vein)))
-    graph = _build(structure, harden(field), artery, vein, field)
-    return _unposed(enlarge(graph, unit / PER_UNIT, (0, 0)), pose)
+    on_grid = harden(field)
+    graph = _build(structure, on_grid, artery, vein, field)
+    return replace(_unposed(enlarge(graph, unit / PER_UNIT, (0, 0)), pose), on_grid=on_grid)
 
 
 def _unposed(graph: VesselGraph, pose: Pose) -> VesselGraph:

@@ -61,3 +61,13 @@ def harden(field: np.ndarray) -> np.ndarray:
     side = 2 * ABOUT + 1
     highest = cv2.dilate(field, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     return field >= np.maximum(0.5 * highest, LEAST)
+
+
+def sampled(plane: np.ndarray, unit: float, shape: tuple[int, int]) -> np.ndarray:
+    """A mask of large regions at the points of the grid of `soften`, by the nearest pixel: bool [h, w]."""
+    pixel = unit / PER_UNIT
+    rows, columns = (
+        np.clip(np.rint((np.arange(count) + 0.5) * pixel - 0.5).astype(np.intp), 0, side - 1)
+        for count, side in zip(shape, plane.shape, strict=True)
+    )
+    return plane[rows[:, None], columns[None, :]]
