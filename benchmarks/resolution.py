@@ -69,7 +69,7 @@ def page(table: pd.DataFrame, command: str) -> str:
     lines += [
         "",
         "Calibre and density are right from about 540 px on, areas from 400. Tortuosity (half of its columns: zones hold few segments) is",
-        "within about 6 % there and within 3 % from 768 px on; at 400 px it is the pixels' doing by an eighth.",
+        "within about 5 % there and within 2 % from 768 px on; at 400 px it is the pixels' doing by a tenth.",
         "",
     ]
     return "\n".join(lines)

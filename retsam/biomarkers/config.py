@@ -17,7 +17,7 @@ RESOLUTION_FLOORS: dict[str, int] = {
     "calibre": 528,
     # Presence and course of vessels: a 60 um vessel must span 2 px to be drawn without gaps: 30 um/px.
     "density": 440,
-    # Curvature of a centreline: where its median error falls to that of a calibre's edge (6 % at 540 px, 12 % at 400): 25 um/px.
+    # Curvature of a centreline: where its median error falls to that of a calibre's edge (5 % at 540 px, 9 % at 400): 25 um/px.
     "tortuosity": 528,
     # Microaneurysms, 60 um at the median, must span 2 px: 30 um/px.
     "microlesion": 440,
