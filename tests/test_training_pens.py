@@ -9,11 +9,13 @@ import yaml
 from click.testing import CliRunner
 from fundus_drawings import write_manifest
 
-from retsam.segmentation.postprocess import TWIGS
+from retsam.segmentation.consistency import smooth_classes
+from retsam.segmentation.postprocess import TWIGS, expected_dice, to_planes
 from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.weights import load_state
 from retsam.training import labels as lab
 from retsam.training import losses
+from retsam.training.calibrate import _calibrations, _Photograph
 from retsam.training.cli import train
 from retsam.training.config import TaskConfig, TrainConfig
 from retsam.training.export import between, export, export_own_trunk, recalibrate
@@ -114,3 +116,26 @@ def test_weights_between_two_networks():
     mixed = between(first, last, 0.25)
     assert mixed["a"].tolist() == [3.0, 3.5]
     assert mixed["b"].tolist() == [1.0] * 3 and mixed["c"].tolist() == [1.0], "what only the last has, or in another shape, is the last's"
+
+
+def test_confidence_is_calibrated_on_the_masks_that_a_store_holds():
+    """An artery is as wide as its vessel, however wide its own probabilities are: its Dice is that of the vessel's part."""
+    photographs, expected, observed = [], [], []
+    for k in range(24):
+        vessel, artery, truth = np.full((128, 128), 0.05, np.float16), np.full((128, 128), 0.05, np.float16), np.zeros((128, 128), bool)
+        vessel[60:66, 10:118], artery[54:72, 10:118] = 0.8, 0.6 + 0.015 * k
+        truth[60:66, 10 : 70 + 2 * k] = True
+        everywhere = np.ones((128, 128), bool)
+        drawn = {"artery": (np.packbits(truth), np.packbits(everywhere))}
+        probabilities = {"vessel": vessel, "artery": artery, "vein": np.full((128, 128), 0.1, np.float16)}
+        photographs.append(_Photograph(probabilities, np.packbits(everywhere), drawn))
+        observed.append(2 * truth.sum() / (truth.sum() + 6 * 108))
+    found = _calibrations(photographs, {"vessel": 0.5, "artery": 0.5, "vein": 0.5})
+    assert set(found) == {"artery"}
+    for photograph in photographs:
+        planes = {name: plane.astype(np.float32) for name, plane in photograph.probabilities.items()}
+        mask = to_planes(planes, np.ones((128, 128), bool), {"vessel": 0.5})["artery"]
+        assert mask.sum() == 6 * 108
+        expected.append(expected_dice(smooth_classes(planes["artery"], planes["vein"], mask)[0], mask))
+    gain, offset = found["artery"]
+    assert gain * np.mean(expected) + offset == pytest.approx(np.mean(observed), abs=1e-3)
