@@ -3,9 +3,9 @@
     python benchmarks/accuracy.py --data $RETSAM_DATA [--limit 20] [--out runs/accuracy] [--jobs 1] [--write]
 
 Runs ``retsam evaluate`` on the parts kept out of training, vessels drawn in no one's pen; on the vessel data sets again, each in its own
-pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there already,
-from the same weights and card, is not repeated. ``--write`` puts the table between the README's markers and the scores, but for those in
-a data set's pen, into the model card. The last line is one JSON object of the figures.
+pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there
+already, from the same weights, card and code of segmentation, is not repeated. ``--write`` puts the table between the README's markers
+and the scores, but for those in a data set's pen, into the model card. The last line is one JSON object of the figures.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ ROWS = [
 
 
 def made_by(weights: Path, pen: bool = False) -> str:
-    """What the scores of an evaluation rest on: the weights, and what their card says of the heads but for scores."""
+    """What scores rest on: the weights, what their card says of the heads but for scores, and the code that segments."""
     heads = json.loads(weights.with_suffix(".json").read_text())["heads"]
     other = {"scores"} if pen else {"scores", "pens", "pen_twigs"}
     rules = {name: {key: value for key, value in head.items() if key not in other} for name, head in heads.items()}
-    return json.dumps([file_sha256(weights), rules], sort_keys=True)
+    code = {path.name: file_sha256(path) for path in (ROOT / "retsam" / "segmentation").glob("*.py")}
+    return json.dumps([file_sha256(weights), rules, code], sort_keys=True)
 
 
 def scores(data: Path, out: Path, options: list[str]) -> dict:

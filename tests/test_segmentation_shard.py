@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fundus_drawings import drawn_eye
 
 import retsam
@@ -11,7 +12,7 @@ from retsam.masks.masks import Failure, Masks
 from retsam.masks.store import read_masks
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation.config import SegmentationConfig
-from retsam.segmentation.predict import Segmenter
+from retsam.segmentation.predict import Segmenter, prepare
 from retsam.segmentation.shard import segment_shard
 
 
@@ -43,6 +44,34 @@ def test_bad_photographs_are_rows_and_the_order_is_kept(tmp_path, segmenter):
     assert items[0].frame.native_width == 300
     assert all(np.array_equal(items[0].planes[name], items[2].planes[name]) for name in items[0].planes)
     assert "macular_hole" not in items[0].planes and items[0].status["macular_hole"] == "not_available"
+
+
+def test_a_photograph_that_the_network_fails_on_is_a_row_and_a_broken_device_is_not(tmp_path, segmenter, monkeypatch):
+    rgb, _ = drawn_eye(300)
+    cv2.imwrite(str(tmp_path / "good.png"), rgb[..., ::-1])
+    cv2.imwrite(str(tmp_path / "odd.png"), rgb[::-1, :, ::-1])
+    shard = pd.DataFrame({"image_id": list("abc"), "path": [str(tmp_path / name) for name in ("good.png", "odd.png", "good.png")]})
+    fov = detect_field_of_view(rgb).to_columns()
+    metrics = pd.DataFrame([{"image_id": i, "status": "ok", "reason": None, "detail": None, **fov} for i in "abc"])
+    config, predict = SegmentationConfig(workers=1), segmenter.predict_prepared
+    good = prepare(rgb).rgb
+
+    def failing(error):
+        def odd(items):
+            if any(not np.array_equal(item.rgb, good) for item in items):
+                raise error
+            return predict(items)
+
+        return odd
+
+    monkeypatch.setattr(segmenter, "batch_size", 3)
+    monkeypatch.setattr(segmenter, "predict_prepared", failing(RuntimeError("odd shape")))
+    items = list(read_masks(segment_shard(shard, metrics, tmp_path / "s.zarr", config, 10**7, segmenter, progress=False)))
+    assert [type(item) for item in items] == [Masks, Failure, Masks]
+    assert items[1].reason == "segmentation_failed" and items[1].detail == "RuntimeError: odd shape"
+    monkeypatch.setattr(segmenter, "predict_prepared", failing(torch.AcceleratorError("illegal memory access")))
+    with pytest.raises(torch.AcceleratorError):
+        segment_shard(shard, metrics, tmp_path / "t.zarr", config, 10**7, segmenter, progress=False)
 
 
 def test_metrics_of_other_images_are_refused(tmp_path, segmenter):

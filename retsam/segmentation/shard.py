@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -110,7 +111,7 @@ def _read_one(row: dict, metrics: pd.DataFrame, max_pixels: int) -> tuple[dict, 
         return row, prepare(photograph.rgb, FieldOfView.from_columns(quality))
     except UnreadablePhotograph as error:
         return row, Failure(image_id, error.reason, error.detail, eye)
-    except (ValueError, MemoryError) as error:
+    except (ValueError, MemoryError, cv2.error) as error:
         return row, Failure(image_id, "segmentation_failed", f"{type(error).__name__}: {error}", eye)
 
 
@@ -133,7 +134,23 @@ def _groups(items: Iterator, size: int) -> Iterator[list]:
 
 
 def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]], thresholds: dict) -> list[Masks | Failure]:
-    """Masks of a group, in order; failures stay where they are."""
+    """Masks of a group, in order; failures stay where they are, and a photograph that cannot be segmented becomes one."""
+    try:
+        return _masks(segmenter, group, thresholds)
+    except torch.AcceleratorError:  # the device is broken, not the photograph: no later one would fare better
+        raise
+    except Exception as error:  # one photograph must not end a shard: each alone has its masks, or a row that says what happened
+        if len(group) > 1:
+            return [found for one in group for found in _predict(segmenter, [one], thresholds)]
+        row = group[0][0]
+        log.exception("image %s could not be segmented", row["image_id"])
+        eye = row.get("eye")
+        detail = f"{type(error).__name__}: {error}"
+        return [Failure(row["image_id"], "segmentation_failed", detail, eye if isinstance(eye, str) and eye else None)]
+
+
+def _masks(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]], thresholds: dict) -> list[Masks | Failure]:
+    """:func:`_predict` of a group in one go."""
     ready = [(row, item) for row, item in group if not isinstance(item, Failure)]
     predictions = iter(segmenter.predict_prepared([item for _, item in ready]))
     out: list[Masks | Failure] = []
