@@ -8,7 +8,7 @@ from evaluation_fakes import ellipse
 
 from retsam.evaluation import metrics as m
 from retsam.evaluation.histogram import BINS, Histogram
-from retsam.evaluation.thresholds import best_dice, sweep, unbiased_area
+from retsam.evaluation.thresholds import best_dice, best_mean_dice, sweep, unbiased_area
 
 
 @pytest.fixture
@@ -158,6 +158,18 @@ def test_thresholds(rng):
     rows = sweep(histograms, [0.25, area])
     assert rows[0]["dsc"] == pytest.approx(dice(p, t, 0.25)) and rows[1]["area_ratio"] == pytest.approx(ratio)
     assert BINS >= 1000
+
+
+def test_one_threshold_for_several_data_sets_is_where_missing_it_costs_most():
+    """A data set whose curve is flat has no say against one whose curve is steep, however many images it has."""
+    flat = Histogram.of(np.array([0.02] * 900 + [0.9] * 100), np.array([False] * 900 + [True] * 100))
+    steep = Histogram.of(np.array([0.25] * 900 + [0.35] * 100), np.array([False] * 900 + [True] * 100))
+    threshold, value = best_mean_dice({"flat": [flat] * 5, "steep": [steep]})
+    assert 0.25 < threshold <= 0.35 and value == pytest.approx(1)
+    (far, _), (near, _) = best_dice([flat]), best_dice([steep])
+    assert far > 0.4 and (far + near) / 2 > 0.35, "the middle of both would have missed every vessel of the steep one"
+    with pytest.raises(ValueError, match="no validation image has a reference pixel"):
+        best_mean_dice({"nothing": [Histogram.of(np.linspace(0, 1, 100), np.zeros(100, bool))]})
 
 
 def test_threshold_of_an_absent_target():

@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fundus_drawings import write_manifest
@@ -43,6 +44,15 @@ def test_test_parts_and_their_groups_never_train(config):
     half = config.model_copy(update={"holdout": {"drawn": 1.0}})
     with pytest.raises(ValueError, match="no labelled training photograph"):
         task_rows(read_manifest(half), "vessels", half.tasks["vessels"])
+
+
+def test_folds_keep_every_group_out_once(config):
+    manifest = pd.concat([read_manifest(config)] * 40, ignore_index=True).assign(split="train")
+    manifest["group"] = [f"drawn:{number}" for number in range(len(manifest))]
+    folds = [config.model_copy(update={"holdout": {"drawn": 0.2}, "holdout_from": shift}) for shift in (0.0, 0.2, 0.4, 0.6, 0.8)]
+    held = np.array([held_out(manifest, fold) for fold in folds])
+    assert (held.sum(0) == 1).all() and (held.sum(1) > 0).all()
+    assert np.array_equal(held[0], held_out(manifest, config.model_copy(update={"holdout": {"drawn": 0.2}})))
 
 
 def test_run_resumes_and_ships_half_precision(config):

@@ -56,6 +56,9 @@ class TaskConfig(BaseModel):
     skeleton: float = Field(
         0.0, ge=0, description="Weight of the share of the vessels' centrelines that is missed: a lost twig costs what its length is."
     )
+    paste: float = Field(
+        0.0, ge=0, le=1, description="Share of the crops that get lesions of another photograph put onto them; `lesions_dr` only."
+    )
     finish: Finish | None = Field(None, description="Milder crops for the run's last part, in which the rate falls; none keeps them.")
 
 
@@ -74,6 +77,9 @@ class TrainConfig(BaseModel):
     tasks: dict[str, TaskConfig] = Field(description="Tasks to train.")
     holdout: dict[str, float] = Field(
         default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
+    )
+    holdout_from: float = Field(
+        0.0, ge=0, lt=1, description="Where the share that is kept out begins, so that other folds can be: 0, 0.2, 0.4 ... for five."
     )
     pseudo_labels: Path | None = Field(None, description="Folder written by `retsam train pseudo-label`; joined with a lower weight.")
     pseudo_weight: float = Field(0.3, gt=0, lt=1, description="Weight of a pseudo-labelled crop's loss.")

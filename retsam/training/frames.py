@@ -50,7 +50,8 @@ def held_out(manifest: pd.DataFrame, config: TrainConfig) -> pd.Series:
         return int(hashlib.sha256(str(group).encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
 
     share = manifest["dataset"].map(config.holdout).fillna(0.0)
-    held = manifest["split"].eq("test") | (manifest["group"].map(number) < share)
+    place = (manifest["group"].map(number) - config.holdout_from) % 1.0
+    held = manifest["split"].eq("test") | (place < share)
     # A group that is in any test part is out everywhere.
     return held | manifest["group"].isin(manifest.loc[held, "group"])
 

@@ -12,6 +12,7 @@ import numpy as np
 from retsam.training import augment, labels
 from retsam.training.config import TaskConfig
 from retsam.training.frames import Frames
+from retsam.training.paste import paste
 
 FULL_SIDE = 512
 """Side of the whole-frame view at which disc and fovea are sought, px."""
@@ -113,6 +114,10 @@ class TaskSampler:
         for index in rng.choice(len(p), settings.batch, p=p):
             matrix = self._matrix(rng, int(index), side, roi)
             rgb, label = augment.warp(self.frames.rgb[index], self.frames.label[index], matrix, side)
+            if self.spots and rng.random() < settings.paste:
+                donor = int(rng.choice(list(self.spots)))
+                other = augment.warp(self.frames.rgb[donor], self.frames.label[donor], self._matrix(rng, donor, side, False), side)
+                rgb, label = paste(rgb, label, *other, rng.uniform(0.5, 1.1))
             crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0, settings.degrade))
             masks.append(label)
             if self.pens:
