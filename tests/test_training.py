@@ -148,21 +148,23 @@ def test_experts_who_disagree_leave_pixels_unknown(tmp_path):
         lab.nerve_label(row, tmp_path, (6, 5))
 
 
-def test_one_decoder_is_tuned_and_nothing_else_moves(config):
+@pytest.mark.parametrize(("task", "view", "head"), [("macula", "whole", "fovea"), ("lesions_dr", "fine", "microaneurysm")])
+def test_one_decoder_is_tuned_and_nothing_else_moves(config, task, view, head):
+    """Also one of lesions, some of which no shipped head segments: those have no part in the card, and get none."""
     from retsam.segmentation.weights import save_weights
     from retsam.training.export import export_only
 
     (path,) = run_stage(config)
     state, metadata = load_state(path)
-    views = {f"views.whole.{n}": v for n, v in state.items() if n.endswith(("running_mean", "running_var"))}
+    views = {f"views.{view}.{n}": v for n, v in state.items() if n.endswith(("running_mean", "running_var"))}
     base = config.out / "base.safetensors"
     save_weights(base, torch.nn.Module(), metadata, state | views)
-    base.with_suffix(".json").write_text(json.dumps({"name": "base", "heads": {"fovea": {"status": "supervised", "scores": {"a": 1}}}}))
+    base.with_suffix(".json").write_text(json.dumps({"name": "base", "heads": {head: {"status": "supervised", "scores": {"a": 1}}}}))
     base.with_suffix(".learned.csv").write_text("content_hash,heads\nabc,drusen\n")
     one = config.model_copy(
         update={
-            "only": ["macula"],
-            "tasks": {"macula": config.tasks["macula"]},
+            "only": [task],
+            "tasks": {task: config.tasks[task]},
             "init": str(base),
             "out": config.out / "only",
             "learning_rate": 0.05,
@@ -171,10 +173,10 @@ def test_one_decoder_is_tuned_and_nothing_else_moves(config):
     run_stage(one)
     before, after = load_state(base)[0], load_state(export_only(one, config.out / "tuned.safetensors"))[0]
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert before.keys() == after.keys() and moved and all(name.startswith("decoders.macula.") for name in moved)
+    assert before.keys() == after.keys() and moved and all(name.startswith(f"decoders.{task}.") for name in moved)
     card = json.loads((config.out / "tuned.json").read_text())
     assert (config.out / "tuned.learned.csv").read_text() == base.with_suffix(".learned.csv").read_text(), "the list goes with its heads"
-    assert card["heads"]["fovea"] == {"status": "supervised", "tuned_steps": 8}, "scores of another decoder must not stay"
+    assert card["heads"] == {head: {"status": "supervised", "tuned_steps": 8}}, "scores of another decoder must not stay"
     with pytest.raises(ValueError, match="must name the same tasks"):
         run_stage(one.model_copy(update={"tasks": config.tasks, "out": config.out / "wrong"}))
 
