@@ -57,7 +57,11 @@ class TaskConfig(BaseModel):
         0.0, ge=0, description="Weight of the share of the vessels' centrelines that is missed: a lost twig costs what its length is."
     )
     paste: float = Field(
-        0.0, ge=0, le=1, description="Share of the crops that get lesions of another photograph put onto them; `lesions_dr` only."
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the crops that get lesions of another photograph put onto them; `lesions_dr` only. It raises overlap on "
+        "drawn photographs, and what healthy eyes show: judge it by both (`benchmarks/healthy_eyes.py`).",
     )
     finish: Finish | None = Field(None, description="Milder crops for the run's last part, in which the rate falls; none keeps them.")
 
