@@ -61,6 +61,9 @@ class WeakConfig(_Section):
     holdout: dict[str, float] = Field(
         default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
     )
+    holdout_from: float = Field(
+        0.0, ge=0, lt=1, description="Where the share that is kept out begins, so that other folds can be: 0, 0.2, 0.4 ... for five."
+    )
     tuning: float = Field(0.2, ge=0, lt=1, description="Share of the training groups that set the thresholds and are not trained on.")
     healthy: list[Rule] = Field(description="Photographs to paint lesions on: those that `present` matches.")
     negatives: dict[str, int] = Field(description="Data set -> photographs without any of the words at most.")
