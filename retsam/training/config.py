@@ -5,27 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+
+from retsam.training.run import Run, Section
+
+_ONLY_FOR = {
+    "pen": ("vessels",),
+    "skeleton": ("vessels",),
+    "paste": ("lesions_dr",),
+    "mine": ("lesions_dr",),
+    "negatives": ("lesions_dr",),
+    "roi": ("optic_nerve",),
+}
+"""Option of a task -> tasks for which it does something."""
 
 
-class Finish(BaseModel):
+class Finish(Section):
     """Crops of the last part of a run, nearer to what prediction meets.
 
     Hard augmentation carries a network to other cameras, and leaves it a blurred answer: what tells arteries from veins is the first
     that blur and compression take away.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     scale: tuple[float, float] = Field(description="In place of the task's `scale`.")
     degrade: float = Field(ge=0, le=1, description="In place of the task's `degrade`.")
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Section):
     """How one task is trained."""
-
-    model_config = ConfigDict(extra="forbid")
 
     share: float = Field(1.0, gt=0, description="Share of the steps spent on this task, relative to the others.")
     datasets: dict[str, float] = Field(description="Data set of the manifest -> its weight in the draw.")
@@ -56,6 +63,13 @@ class TaskConfig(BaseModel):
     skeleton: float = Field(
         0.0, ge=0, description="Weight of the share of the vessels' centrelines that is missed: a lost twig costs what its length is."
     )
+    mine: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the crops of healthy photographs that are centred where `init`, a weights file with its card, shows a "
+        "lesion; `lesions_dr` only.",
+    )
     paste: float = Field(
         0.0,
         ge=0,
@@ -66,25 +80,14 @@ class TaskConfig(BaseModel):
     finish: Finish | None = Field(None, description="Milder crops for the run's last part, in which the rate falls; none keeps them.")
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Run):
     """A training run; one file a stage."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stage: Literal["experts", "unify", "adapt"] = Field(
         "unify", description="experts: one network a task; unify: all tasks in one network, pseudo-labels joined; adapt: tune on your data."
     )
-    manifest: Path = Field(description="Table of photographs and masks in the form of the training data's manifest.")
-    root: Path = Field(description="Folder that the manifest's paths are relative to.")
-    out: Path = Field(description="Run folder: cache, checkpoint, log.")
     init: str = Field("imagenet", description="`imagenet`, `random`, or a weights file (.safetensors) to start from.")
     tasks: dict[str, TaskConfig] = Field(description="Tasks to train.")
-    holdout: dict[str, float] = Field(
-        default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
-    )
-    holdout_from: float = Field(
-        0.0, ge=0, lt=1, description="Where the share that is kept out begins, so that other folds can be: 0, 0.2, 0.4 ... for five."
-    )
     pseudo_labels: Path | None = Field(None, description="Folder written by `retsam train pseudo-label`; joined with a lower weight.")
     pseudo_weight: float = Field(0.3, gt=0, lt=1, description="Weight of a pseudo-labelled crop's loss.")
     pseudo_share: float = Field(0.5, gt=0, description="Steps on pseudo-labels relative to the steps on drawn vessels.")
@@ -108,31 +111,29 @@ class TrainConfig(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     encoder_rate: float = Field(0.5, gt=0, description="Learning rate of the trunk relative to the decoders.")
     frozen: int = Field(3, ge=0, description="Blocks of the trunk, stem included, that stay as they are; 3 saves a third of a step.")
-    weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     steps: int = Field(6000, ge=1, description="Steps in all; the rate is constant after the warm-up and falls over the last part.")
     warmup: int = Field(200, ge=0, description="Steps of linear warm-up.")
     cooldown: float = Field(0.3, ge=0, le=1, description="Last share of the steps over which the rate falls to zero.")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the moving average of the weights, which is what ships.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
-    threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")
     loaders: int = Field(1, ge=1, description="Background threads that cut and augment crops.")
-    seed: int = Field(0, description="Seed of the crops and of the split.")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> TrainConfig:
+        """Refuse an option where it would do nothing; all such at once."""
+        idle = [
+            f"{task}.{option} (it is for {', '.join(tasks)} only)"
+            for task, settings in self.tasks.items()
+            for option, tasks in _ONLY_FOR.items()
+            if getattr(settings, option) and task not in tasks
+        ]
+        if idle:
+            raise ValueError(f"tasks: these options would do nothing, take them out: {'; '.join(idle)}")
+        if self.init in ("imagenet", "random") and any(settings.mine for settings in self.tasks.values()):
+            raise ValueError(f"mine: expected `init` to be a weights file with its card, which shows lesions; found {self.init}")
+        return self
 
     @property
     def pens(self) -> dict[str, list[str]]:
         """Task -> names of its pens, the data sets that it learns from."""
         return {task: sorted(settings.datasets) for task, settings in self.tasks.items() if settings.pen}
-
-    @classmethod
-    def read(cls, path: Path) -> TrainConfig:
-        """Read a YAML file; environment variables in its paths are expanded.
-
-        Raises
-        ------
-        ValueError
-            Listing all faults of the file (pydantic's ``ValidationError``).
-        """
-        import os
-
-        os.environ.setdefault("RETSAM_DATA", "../shared/data")
-        return cls.model_validate(yaml.safe_load(os.path.expandvars(Path(path).read_text())))

@@ -72,9 +72,18 @@ class TaskSampler:
     settings : TaskConfig
     loss_weight : float
         Of its batches' loss; under 1 for pseudo-labels.
+    alarms : dict of int to ndarray, optional
+        Of :func:`retsam.training.mine.false_alarms`: where crops of healthy photographs are centred.
     """
 
-    def __init__(self, task: str, frames: Frames, settings: TaskConfig, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        task: str,
+        frames: Frames,
+        settings: TaskConfig,
+        loss_weight: float = 1.0,
+        alarms: dict[int, np.ndarray] | None = None,
+    ) -> None:
         self.task, self.frames, self.settings, self.loss_weight = task, frames, settings, loss_weight
         weight = frames.table["weight"].to_numpy(float)
         self.p = weight / weight.sum()
@@ -82,6 +91,7 @@ class TaskSampler:
         self.p_whole = whole / whole.sum()
         self.pens = sorted(settings.datasets) if settings.pen else []
         self.spots: dict[int, dict[str, np.ndarray]] = {}
+        self.alarms = alarms or {}
         if task == "lesions_dr":
             self._find_spots()
 
@@ -151,6 +161,9 @@ class TaskSampler:
         elif self.spots.get(index) and rng.random() < 0.75:
             kinds = list(self.spots[index])
             places = self.spots[index][kinds[rng.integers(len(kinds))]]
+            centre = places[rng.integers(len(places))] + rng.uniform(-0.3, 0.3, 2) * side / scale
+        elif index in self.alarms and rng.random() < settings.mine:
+            places = self.alarms[index]
             centre = places[rng.integers(len(places))] + rng.uniform(-0.3, 0.3, 2) * side / scale
         else:
             angle, radius = rng.uniform(0, 2 * np.pi), 0.42 * settings.frame * np.sqrt(rng.random())

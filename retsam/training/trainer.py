@@ -17,8 +17,9 @@ from retsam.segmentation.looks import LARGE_SIDE
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import losses
-from retsam.training.config import TrainConfig
-from retsam.training.frames import load_frames, load_large_frames
+from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.frames import Frames, load_frames, load_large_frames
+from retsam.training.mine import false_alarms
 from retsam.training.pseudo import load_pseudo
 from retsam.training.sampler import LARGE_CROP, Batch, BatchStream, TaskSampler
 
@@ -108,12 +109,17 @@ def task_samplers(config: TrainConfig, progress: bool = True) -> tuple[dict[str,
     samplers, shares = {}, {}
     for task, settings in config.tasks.items():
         frames = load_frames(config, task, progress)
-        samplers[task], shares[task] = TaskSampler(task, frames, settings), settings.share * (1 - settings.large)
+        samplers[task], shares[task] = _sampler(config, task, frames, settings), settings.share * (1 - settings.large)
         if settings.large:
             closer = settings.model_copy(update={"frame": LARGE_SIDE, "crop": LARGE_CROP})
-            samplers[f"{task}.large"] = TaskSampler(task, load_large_frames(config, task, settings, frames, progress), closer)
+            samplers[f"{task}.large"] = _sampler(config, task, load_large_frames(config, task, settings, frames, progress), closer)
             shares[f"{task}.large"] = settings.share * settings.large
     return samplers, shares
+
+
+def _sampler(config: TrainConfig, task: str, frames: Frames, settings: TaskConfig) -> TaskSampler:
+    alarms = false_alarms(frames, Path(config.init), config.out / "cache") if settings.mine else None
+    return TaskSampler(task, frames, settings, alarms=alarms)
 
 
 def hold_all_but(model: RetinaNetwork, config: TrainConfig) -> None:

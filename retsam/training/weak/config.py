@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from retsam.segmentation.targets import TASK_OF
+from retsam.training.run import Run, Section
 
 ZONES = ("fov", "macula", "rim", "off_disc")
 """Where a word's lesion lies: anywhere; within 2.2 disc diameters of the fovea; around the disc; anywhere but on it."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Rule(_Section):
+class Rule(Section):
     """What a data set's text says of a word: matched in the order present, unclear, absent; what matches none is unclear."""
 
     dataset: str = Field(description="Data set of the manifest.")
@@ -29,7 +24,7 @@ class Rule(_Section):
     absent: str = Field("", description="Regular expression: it is not there. The empty one matches every text.")
 
 
-class Word(_Section):
+class Word(Section):
     """A word about whole photographs, and the targets whose masks it speaks of."""
 
     targets: tuple[str, ...] = Field(description="Targets; a word that speaks of several is present where any of them is.")
@@ -41,7 +36,7 @@ class Word(_Section):
     draw: float = Field(1.0, gt=0, description="How often its photographs are drawn, relative to the other words'.")
 
 
-class Outline(_Section):
+class Outline(Section):
     """Coarse outlines of a target in a data set that taught no weak head: a check of place, beside that of area."""
 
     dataset: str = Field(description="Data set of the manifest.")
@@ -49,21 +44,12 @@ class Outline(_Section):
     value: int = Field(ge=1, description="Index of the target in them.")
 
 
-class WeakConfig(_Section):
+class WeakConfig(Run):
     """A training run of the weak heads."""
 
     stage: Literal["weak"] = "weak"
-    manifest: Path = Field(description="Table of photographs in the form of the training data's manifest.")
-    root: Path = Field(description="Folder that the manifest's paths are relative to.")
-    out: Path = Field(description="Run folder: features, checkpoint, log.")
     base: Path = Field(description="Weights (.safetensors) whose trunk is used, frozen.")
     init: Path | None = Field(None, description="Heads (`weak.safetensors`) of an earlier run on the same trunk to begin with.")
-    holdout: dict[str, float] = Field(
-        default_factory=dict, description="Data sets without an official test part -> share of their groups kept out of training."
-    )
-    holdout_from: float = Field(
-        0.0, ge=0, lt=1, description="Where the share that is kept out begins, so that other folds can be: 0, 0.2, 0.4 ... for five."
-    )
     tuning: float = Field(0.2, ge=0, lt=1, description="Share of the training groups that set the thresholds and are not trained on.")
     healthy: list[Rule] = Field(description="Photographs to paint lesions on: those that `present` matches.")
     negatives: dict[str, int] = Field(description="Data set -> photographs without any of the words at most.")
@@ -75,7 +61,6 @@ class WeakConfig(_Section):
     steps: int = Field(1200, ge=1, description="Steps in all.")
     warmup: int = Field(150, ge=0, description="First steps, on painted lesions and photographs without words only.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW; a cosine to zero follows the warm-up.")
-    weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights, which is what ships.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     outlines: dict[str, Outline] = Field(default_factory=dict, description="Target -> outlines that its masks are compared with.")
@@ -84,8 +69,6 @@ class WeakConfig(_Section):
         0.1, gt=0, le=1, description="Share of the healthy training eyes in which a head may show anything: thresholds keep under it."
     )
     least_auc: float = Field(0.75, ge=0.5, le=1, description="A head whose area under the curve is lower ships as not available.")
-    threads: int = Field(0, ge=0, description="Threads of torch; 0 takes all cores.")
-    seed: int = Field(0, description="Seed of everything random.")
 
     @model_validator(mode="after")
     def _known(self) -> WeakConfig:
@@ -108,9 +91,3 @@ class WeakConfig(_Section):
         for target in dict.fromkeys([t for word in self.words.values() for t in word.targets]):
             out.setdefault(TASK_OF[target], []).append(target)
         return {task: tuple(targets) for task, targets in out.items()}
-
-    @classmethod
-    def read(cls, path: Path) -> WeakConfig:
-        """Read a YAML file; environment variables in its paths are expanded (regular expressions must not hold a ``$`` and a name)."""
-        os.environ.setdefault("RETSAM_DATA", "../shared/data")
-        return cls.model_validate(yaml.safe_load(os.path.expandvars(Path(path).read_text())))
