@@ -127,7 +127,7 @@ class TaskSampler:
             if self.spots and rng.random() < settings.paste:
                 donor = int(rng.choice(list(self.spots)))
                 other = augment.warp(self.frames.rgb[donor], self.frames.label[donor], self._matrix(rng, donor, side, False), side)
-                rgb, label = paste(rgb, label, *other, rng.uniform(0.5, 1.1))
+                rgb, label = paste(rgb, label, *other, rng.uniform(0.9, 1.1))
             crops.append(augment.recolour(rng, rgb, (label & labels.FOV_BIT) > 0, settings.degrade))
             masks.append(label)
             if self.pens:
