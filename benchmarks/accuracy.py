@@ -4,7 +4,9 @@
 
 Runs ``retsam evaluate`` on the parts kept out of training, vessels drawn in no one's pen; on the vessel data sets again, each in its own
 pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there
-already, from the same weights, card and code of segmentation, is not repeated. ``--write`` puts the table between the README's markers
+already, from the same weights, card and code of segmentation, is not repeated. ``--lesions`` is for weights in which nothing but the
+decoder of lesions is new (``only: [lesions_dr]`` in their training): the rows of all other heads stay as the README has them. ``--write``
+puts the table between the README's markers
 and the scores, but for those in a data set's pen, into the model card. The last line is one JSON object of the figures.
 """
 
@@ -80,6 +82,12 @@ def figure(values: dict, dataset: str, target: str, metric: str) -> dict | None:
     return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n"]}
 
 
+def kept_rows(readme: str) -> dict[str, str]:
+    """Rows of the README's table by name."""
+    lines = readme.split(BEGIN)[1].split(END)[0].splitlines()
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+
+
 def cell(entry: dict | None) -> str:
     """A figure for people."""
     if entry is None or entry["value"] is None:
@@ -94,32 +102,43 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="photographs of each data set, but of fovea and HEI-MED")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder for scores")
     parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time; give each OMP_NUM_THREADS of its own")
+    parser.add_argument("--lesions", action="store_true", help="only the lesions' heads; the other rows stay")
     parser.add_argument("--write", action="store_true", help="write the README's table and the model card")
     arguments = parser.parse_args()
     data, out = arguments.data.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     limit = ["--limit", str(arguments.limit)]
-    runs = {
+    readme = ROOT / "README.md"
+    kept = kept_rows(readme.read_text()) if arguments.lesions else {}
+    lesions = {
+        "lesions": ["--task", "lesions_dr", "--dataset", "idrid_seg", *limit],
+        "hei_med": ["--task", "lesions_dr", "--dataset", "hei_med"],
+    }
+    every = {
         "plain": limit,
         "pens": ["--task", "vessels", "--pen", "own", *limit, *(x for d in VESSELS for x in ("--dataset", d))],
         "fovea": ["--task", "macula", "--task", "optic_nerve", "--dataset", "idrid_grading"],
-        "hei_med": ["--task", "lesions_dr", "--dataset", "hei_med"],
+        "hei_med": lesions["hei_med"],
     }
+    runs = lesions if arguments.lesions else every
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = {name: pool.submit(scores, data, out / f"{name}.json", options) for name, options in runs.items()}
     found = {name: job.result() for name, job in jobs.items()}
-    plain, pens = found["plain"] | found["fovea"] | found["hei_med"], found["pens"]
+    pens = found.pop("pens", {})
+    plain = {dataset: values for run in found.values() for dataset, values in run.items()}
     lines, figures = ["| what, on photographs never trained on | in no one's pen | in the data set's pen |", "|---|---|---|"], {}
     for name, *where in ROWS:
+        if arguments.lesions and where[1] not in LESIONS:
+            lines.append(kept[name])
+            continue
         own = figure(pens, *where) if where[0] in VESSELS else None
         figures[name] = {"plain": figure(plain, *where), "own_pen": own}
         lines.append(f"| {name} | {cell(figures[name]['plain'])} | {cell(own)} |")
     print("\n".join(lines))
     if arguments.write:
-        readme = ROOT / "README.md"
         before, rest = readme.read_text().split(BEGIN)
         readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END, 1)[1])
-        for name in ("plain", "fovea", "hei_med"):
+        for name in found:
             attach_scores(DEFAULT_WEIGHTS.with_suffix(".json"), out / f"{name}.json")
     print(json.dumps(figures))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from retsam.evaluation.histogram import Histogram
@@ -43,7 +44,9 @@ def calibrate(
 
     Thresholds are the best for the Dice of a data set's photographs at their own size, then the middle over data sets; of vessels the
     one with the best mean Dice over data sets. All on photographs of the run's training part (augmented training leaves no optimistic
-    margin worth a second held-out part; the held-out parts stay unseen for the scores). In a pen, and with ``unbiased`` in none, of
+    margin worth a second held-out part; the held-out parts stay unseen for the scores). Of lesions over all pixels, with those of as many
+    healthy photographs of each of the task's ``negatives``: photographs with lesions alone would let every eye of a cohort show specks.
+    In a pen, and with ``unbiased`` in none, of
     arteries, veins and vessels the one with the least biased area among those within 0.001 of the best Dice. For twigs, the one that
     brings most of the length back within what a data set may lose by them (:data:`retsam.evaluation.thresholds.TWIG_COST`).
 
@@ -59,6 +62,7 @@ def calibrate(
     drawn: dict[str, dict[str, list[Histogram]]] = {name: {} for name in HEADS}
     photographs: list[_Photograph] = []
     vessels: dict[bool, dict[str, list]] = {False: {}, True: {}}
+    pixels: list[int] = []
     for task, settings in config.tasks.items():
         if task not in lab.LABELS:
             continue
@@ -72,6 +76,8 @@ def calibrate(
                 prediction, label, native = _predict_with_label(config, segmenter, row, task)
                 for name, histogram in _native_histograms(task, prediction, native):
                     histograms[name].setdefault(dataset, []).append(histogram)
+                if settings.negatives:
+                    pixels.append(int(np.count_nonzero(native & lab.FOV_BIT)))
                 photographs.append(_Photograph.of(task, prediction, label))
                 if "vessel" in photographs[-1].drawn:
                     vessels[False].setdefault(dataset, []).append(photographs[-1].pair("vessel"))
@@ -84,6 +90,9 @@ def calibrate(
                     inked = _Photograph.of(task, prediction, label)
                     if "vessel" in inked.drawn:
                         vessels[True].setdefault(dataset, []).append(inked.pair("vessel"))
+        for name, healthy in _healthy(config, segmenter, task, train, per_dataset, seed, pixels).items():
+            for group in histograms[name].values():
+                group += healthy
     entries = {name: _head_entry(name, histograms[name], unbiased) for name in HEADS if histograms[name]}
     for name, pens in drawn.items():
         if pens:
@@ -195,6 +204,25 @@ def _predict_with_label(config: TrainConfig, segmenter: Segmenter, row: dict, ta
     label = lab.LABELS[task](row, config.root, rgb.shape[:2])
     native = np.where(fov.mask(), label | lab.FOV_BIT, 0).astype(np.uint8)
     return segmenter.predict_prepared([prepared])[0], warp_bits(native, prepared.frame), native
+
+
+def _healthy(
+    config: TrainConfig, segmenter: Segmenter, task: str, train: pd.DataFrame, per_dataset: int, seed: int, pixels: list[int]
+) -> dict[str, list[Histogram]]:
+    """Histograms of a task's healthy photographs, each with as many pixels as a drawn one has on average: a small file counts as much."""
+    out: dict[str, list[Histogram]] = {}
+    for dataset in config.tasks[task].negatives if pixels else ():
+        rows = train[train["dataset"] == dataset]
+        rows = rows[rows.apply(lab.is_healthy, axis=1)]
+        rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
+        for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} healthy {dataset}", mininterval=10):
+            bgr = cv2.imread(str(config.root / row["image"]), cv2.IMREAD_COLOR)
+            prediction = segmenter.predict([np.ascontiguousarray(bgr[..., ::-1])])[0]
+            factor = np.mean(pixels) / max(np.count_nonzero(prediction.fov), 1)
+            for name in (name for name, (owner, *_) in HEADS.items() if owner == task):
+                shown = Histogram.of(np.clip(prediction.probabilities[name][prediction.fov], 0, 1), np.zeros(prediction.fov.sum(), bool))
+                out.setdefault(name, []).append(Histogram(shown.positive, np.rint(shown.negative * factor).astype(np.int64)))
+    return out
 
 
 def _native_histograms(task: str, prediction: Prediction, label: np.ndarray) -> Iterator[tuple[str, Histogram]]:

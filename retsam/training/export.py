@@ -249,9 +249,10 @@ def export_only(config: TrainConfig, out: Path) -> Path:
     parameters = {name for name, _ in RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens).named_parameters()}
     swapped = [name for name in parameters if name.startswith(tuple(f"decoders.{task}." for task in config.only))]
     save_weights(Path(out), torch.nn.Module(), metadata, state | {name: tuned[name] for name in swapped})
-    for head in (head for task in config.only for head in TASKS[task] if head in card["heads"]):
+    drawn = [head for task in config.only for head in TASKS[task] if card["heads"].get(head, {}).get("status") == "supervised"]
+    for head in drawn:  # a weak head of the task is not of its decoder
         kept = {k: v for k, v in card["heads"][head].items() if k not in ("scores", "calibration")}
-        card["heads"][head] = kept | {"tuned_steps": config.steps}
+        card["heads"][head] = kept | {"tuned_steps": kept.get("tuned_steps", 0) + config.steps}
     Path(out).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     copy_learned(Path(config.init), Path(out))
     return Path(out)

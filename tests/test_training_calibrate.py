@@ -1,0 +1,55 @@
+"""Thresholds of lesions count what healthy photographs show."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from fundus_drawings import write_manifest
+
+from retsam.segmentation.predict import prepare
+from retsam.segmentation.targets import TASKS
+from retsam.training.calibrate import calibrate
+from retsam.training.config import TaskConfig, TrainConfig
+
+
+class BrightIsExudate:
+    """A network that gives 0.68 to the drawn exudates' yellow and 0.5 to a paler one."""
+
+    pens: dict[str, list[str]] = {}
+
+    def predict(self, images):
+        """As a segmenter does."""
+        return self.predict_prepared([prepare(image) for image in images])
+
+    def predict_prepared(self, inputs):
+        """As a segmenter does."""
+        return [SimpleNamespace(probabilities=self._shown(item.rgb), fov=item.fov, frame=item.frame) for item in inputs]
+
+    def _shown(self, rgb):
+        yellow, pale = rgb[..., 0] > 225, (rgb[..., 0] > 180) & (rgb[..., 2] > 140)
+        shown = np.where(yellow, 0.68, np.where(pale, 0.5, 0.01)).astype(np.float32)
+        return {name: shown if name == "hard_exudate" else np.zeros_like(shown) for name in TASKS["lesions_dr"]}
+
+
+@pytest.mark.parametrize("with_healthy", [False, True])
+def test_specks_on_healthy_eyes_lift_the_threshold(tmp_path, with_healthy: bool):
+    manifest = write_manifest(tmp_path)
+    table = pd.read_csv(manifest)
+    rng, rows = np.random.default_rng(0), []
+    for index in range(4):
+        rgb = cv2.imread(str(tmp_path / table["image"].iloc[0]))
+        side = rgb.shape[0]
+        rgb[...] = np.where((rgb.max(2) > 20)[..., None], (60, 90, 150), 0)
+        for x, y in rng.uniform(0.35, 0.65, (6, 2)) * side:
+            cv2.circle(rgb, (int(x), int(y)), side // 40, (160, 200, 200), -1)
+        cv2.imwrite(str(tmp_path / f"well_{index}.png"), rgb)
+        rows.append({"dataset": "well", "image": f"well_{index}.png", "split": "train", "group": f"well:{index}", "diagnosis": "healthy"})
+    pd.concat([table, pd.DataFrame(rows)]).to_csv(manifest, index=False)
+    settings = TaskConfig(datasets={"drawn": 1}, negatives={"well": 1} if with_healthy else {})
+    config = TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", tasks={"lesions_dr": settings})
+    threshold = calibrate(config, BrightIsExudate(), per_dataset=4)["hard_exudate"]["threshold"]
+    assert (threshold > 0.5) == with_healthy, threshold
