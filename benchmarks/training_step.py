@@ -64,9 +64,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    step, seconds = stepper(arguments.crop), {"ours": [], "torch": []}
-    for kind in ("ours", "torch") * (arguments.steps + 1):
-        network.depthwise = depthwise.depthwise if kind == "ours" else torchs_own
+    kinds = {"ours": depthwise.depthwise, "torch": torchs_own}
+    step, seconds = stepper(arguments.crop), {kind: [] for kind in kinds}
+    for kind in tuple(kinds) * (arguments.steps + 1):
+        depthwise.depthwise = kinds[kind]
         seconds[kind].append(step())
     ours, peer = (float(np.median(values[1:])) for values in seconds.values())  # the first of each compiles and fills caches
     what = f"{arguments.steps} steps of {_BATCH} crops of {arguments.crop} px"

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retsam.segmentation.depthwise import depthwise
 from retsam.segmentation.weak import WeakHeads
 
 # EfficientNet-lite0 up to stride 16: kernel, stride, expansion, in, out. Names of its published weights are kept.
@@ -67,6 +66,9 @@ class TrunkBatchNorm(nn.BatchNorm2d):
 
 def _convolved(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if conv.groups == conv.in_channels and x.device.type == "cpu" and torch.is_grad_enabled():
+        # Here, not above: prediction needs no compiler, nor a folder that it may write its cache to.
+        from retsam.segmentation.depthwise import depthwise
+
         return depthwise(x, weight, bias, conv.stride[0], conv.padding[0])
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
