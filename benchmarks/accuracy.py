@@ -4,10 +4,10 @@
 
 Runs ``retsam evaluate`` on the parts kept out of training, vessels drawn in no one's pen; on the vessel data sets again, each in its own
 pen; on fovea and HEI-MED, whose figures rest on few photographs or rare events, without ``--limit``. A run whose scores are there
-already, from the same weights, card and code of segmentation, is not repeated. ``--lesions`` is for weights in which nothing but the
-decoder of lesions is new (``only: [lesions_dr]`` in their training): the rows of all other heads stay as the README has them. ``--write``
-puts the table between the README's markers
-and the scores, but for those in a data set's pen, into the model card. The last line is one JSON object of the figures.
+already, from the same weights, card and code of segmentation, is not repeated. ``--only lesions`` is for weights in which nothing but the
+decoder of lesions or its thresholds are new (``only: [lesions_dr]`` in their training), ``--only pens`` for new thresholds of the pens: all
+other figures stay as the README has them. ``--write`` puts the table between the README's markers and the scores, but for those in a data
+set's pen, into the model card. The last line is one JSON object of the figures.
 """
 
 from __future__ import annotations
@@ -82,10 +82,19 @@ def figure(values: dict, dataset: str, target: str, metric: str) -> dict | None:
     return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n"]}
 
 
-def kept_rows(readme: str) -> dict[str, str]:
-    """Rows of the README's table by name."""
-    lines = readme.split(BEGIN)[1].split(END)[0].splitlines()
-    return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+def kept_rows(readme: str, names: list[str]) -> dict[str, list[str]]:
+    """Both figures of each row of the README's table by name.
+
+    Raises
+    ------
+    ValueError
+        Naming all rows that it lacks.
+    """
+    lines = (line.strip("| ").split("|") for line in readme.split(BEGIN)[1].split(END)[0].splitlines() if line.startswith("| "))
+    rows = {cells[0].strip(): [cell.strip() for cell in (*cells[1:], "")][:2] for cells in lines}
+    if missing := [name for name in names if name not in rows]:
+        raise ValueError(f"README.md: its table of accuracy lacks the rows {missing}; run without --only first")
+    return rows
 
 
 def cell(entry: dict | None) -> str:
@@ -102,14 +111,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="photographs of each data set, but of fovea and HEI-MED")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder for scores")
     parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time; give each OMP_NUM_THREADS of its own")
-    parser.add_argument("--lesions", action="store_true", help="only the lesions' heads; the other rows stay")
+    parser.add_argument("--only", action="append", choices=("lesions", "pens"), help="only these figures; the others stay; may be repeated")
     parser.add_argument("--write", action="store_true", help="write the README's table and the model card")
     arguments = parser.parse_args()
     data, out = arguments.data.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     limit = ["--limit", str(arguments.limit)]
     readme = ROOT / "README.md"
-    kept = kept_rows(readme.read_text()) if arguments.lesions else {}
+    kept = kept_rows(readme.read_text(), [name for name, *_ in ROWS]) if arguments.only else {}
     lesions = {
         "lesions": ["--task", "lesions_dr", "--dataset", "idrid_seg", *limit],
         "hei_med": ["--task", "lesions_dr", "--dataset", "hei_med"],
@@ -120,7 +129,8 @@ def main() -> None:
         "fovea": ["--task", "macula", "--task", "optic_nerve", "--dataset", "idrid_grading"],
         "hei_med": lesions["hei_med"],
     }
-    runs = lesions if arguments.lesions else every
+    wanted = arguments.only or []
+    runs = every if not wanted else (lesions if "lesions" in wanted else {}) | ({"pens": every["pens"]} if "pens" in wanted else {})
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = {name: pool.submit(scores, data, out / f"{name}.json", options) for name, options in runs.items()}
     found = {name: job.result() for name, job in jobs.items()}
@@ -128,12 +138,15 @@ def main() -> None:
     plain = {dataset: values for run in found.values() for dataset, values in run.items()}
     lines, figures = ["| what, on photographs never trained on | in no one's pen | in the data set's pen |", "|---|---|---|"], {}
     for name, *where in ROWS:
-        if arguments.lesions and where[1] not in LESIONS:
-            lines.append(kept[name])
-            continue
-        own = figure(pens, *where) if where[0] in VESSELS else None
-        figures[name] = {"plain": figure(plain, *where), "own_pen": own}
-        lines.append(f"| {name} | {cell(figures[name]['plain'])} | {cell(own)} |")
+        new = {"plain": figure(plain, *where), "own_pen": figure(pens, *where) if where[0] in VESSELS else None}
+        cells = [cell(entry) for entry in new.values()]
+        if wanted:
+            fresh = "lesions" in wanted and where[1] in LESIONS, "pens" in wanted and where[0] in VESSELS
+            cells = [value if is_new else old for value, is_new, old in zip(cells, fresh, kept[name], strict=True)]
+            new = {which: entry for (which, entry), is_new in zip(new.items(), fresh, strict=True) if is_new}
+        if new:
+            figures[name] = new
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     print("\n".join(lines))
     if arguments.write:
         before, rest = readme.read_text().split(BEGIN)

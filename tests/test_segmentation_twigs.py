@@ -10,7 +10,7 @@ import pytest
 from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.reference import Reference
 from retsam.evaluation.scoring import score_image
-from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold
+from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold, unbiased_thresholds
 from retsam.masks.frame import Frame
 from retsam.segmentation.postprocess import TWIGS, classes, ridges, to_planes, vessel_mask
 from retsam.segmentation.predict import Prediction, Segmenter
@@ -148,3 +148,22 @@ def test_the_card_says_where_twigs_begin(tmp_path):
         card["heads"]["vessel"]["twigs"] = given
         path.with_suffix(".json").write_text(json.dumps(card))
         assert Segmenter(path, device="cpu").thresholds.get(TWIGS) == expected
+
+
+def test_two_thresholds_together_leave_neither_length_nor_area_biased():
+    p, known = probability(), np.ones((SIDE, SIDE), bool)
+    p[92:96, 10:80] = p[104:108, 10:190] = 0.68  # a halo that is vessel or is not
+    trunk = np.zeros(p.shape, bool)
+    trunk[96:104, 10:190] = True
+    drawn = trunk | ((p > 0.2) & (np.arange(SIDE)[:, None] < 96) & (p != np.float32(0.68)))
+    assert unbiased_thresholds([(p, drawn, known)]) == (0.75, 0.2)
+    assert unbiased_thresholds([(p, drawn, known), (p, np.zeros_like(drawn), known)]) == (0.75, 0.2), "nothing drawn says nothing"
+    wide = drawn | (p == np.float32(0.68))
+    assert unbiased_thresholds([(p, wide, known)]) == (0.45, 0.2)
+    assert unbiased_thresholds([(p, trunk, known)]) == (0.75, None)
+    # Twigs that are drawn as long elsewhere would take their length back, for more overlap than it is worth.
+    aside = trunk | np.roll(drawn & ~trunk, 12, axis=1)
+    assert unbiased_thresholds([(p, aside, known)], cost=1.0) == (0.75, 0.2)
+    assert unbiased_thresholds([(p, aside, known)], cost=0.001) == (0.75, None)
+    with pytest.raises(ValueError, match="no validation image"):
+        unbiased_thresholds([(p, np.zeros_like(drawn), known)])

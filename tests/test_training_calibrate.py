@@ -17,9 +17,12 @@ from retsam.training.config import TaskConfig, TrainConfig
 
 
 class BrightIsExudate:
-    """A network that gives 0.68 to the drawn exudates' yellow and 0.5 to a paler one."""
+    """A network that gives ``yellow`` to the drawn exudates, ``peak`` to their middle, and ``pale`` to paler spots."""
 
     pens: dict[str, list[str]] = {}
+
+    def __init__(self, yellow: float = 0.68, pale: float = 0.5, peak: float = 0.68) -> None:
+        self.yellow, self.pale, self.peak = yellow, pale, peak
 
     def predict(self, images):
         """As a segmenter does."""
@@ -31,7 +34,8 @@ class BrightIsExudate:
 
     def _shown(self, rgb):
         yellow, pale = rgb[..., 0] > 225, (rgb[..., 0] > 180) & (rgb[..., 2] > 140)
-        shown = np.where(yellow, 0.68, np.where(pale, 0.5, 0.01)).astype(np.float32)
+        shown = np.where(yellow, self.yellow, np.where(pale, self.pale, 0.01)).astype(np.float32)
+        shown[cv2.erode(yellow.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = self.peak
         return {name: shown if name == "hard_exudate" else np.zeros_like(shown) for name in TASKS["lesions_dr"]}
 
 
@@ -51,5 +55,19 @@ def test_specks_on_healthy_eyes_lift_the_threshold(tmp_path, with_healthy: bool)
     pd.concat([table, pd.DataFrame(rows)]).to_csv(manifest, index=False)
     settings = TaskConfig(datasets={"drawn": 1}, negatives={"well": 1} if with_healthy else {})
     config = TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", tasks={"lesions_dr": settings})
-    threshold = calibrate(config, BrightIsExudate(), per_dataset=4)["hard_exudate"]["threshold"]
-    assert (threshold > 0.5) == with_healthy, threshold
+    entry = calibrate(config, BrightIsExudate(), per_dataset=4)["hard_exudate"]
+    assert (entry["threshold"] > 0.5) == with_healthy, entry
+    assert entry.get("peak") is None, "the threshold has left healthy eyes nothing"
+    # A network that would have both at one threshold tells them apart by how sure it is somewhere.
+    sure = calibrate(config, BrightIsExudate(yellow=0.88, pale=0.88, peak=0.95), per_dataset=4)["hard_exudate"]
+    assert sure.get("peak") == (0.9 if with_healthy else None)
+
+
+def test_a_photograph_that_cannot_be_read_is_named(tmp_path):
+    manifest = write_manifest(tmp_path)
+    settings = TaskConfig(datasets={"drawn": 1})
+    config = TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", tasks={"lesions_dr": settings})
+    for image in pd.read_csv(manifest)["image"]:
+        (tmp_path / image).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="names a photograph that could not be read"):
+        calibrate(config, BrightIsExudate(), per_dataset=4)

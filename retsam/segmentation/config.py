@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from retsam.segmentation.targets import TARGETS
+from retsam.segmentation.targets import PEAK, PEAKED, TARGETS
 
 
 class SegmentationConfig(BaseModel):
@@ -38,8 +38,9 @@ class SegmentationConfig(BaseModel):
     )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
-        description="Probability threshold of a target, over the model card's own; `vessel_twigs` is that of faint vessels. Arteries and "
-        "veins are parts of the vessels and have none, nor has the fovea, which is a point.",
+        description="Probability threshold of a target, over the model card's own; `vessel_twigs` is that of faint vessels, and "
+        "`microaneurysm_peak` what a microaneurysm must reach somewhere to count (likewise of hemorrhage, hard_exudate, cotton_wool_spot). "
+        "Arteries and veins are parts of the vessels and have none, nor has the fovea, which is a point.",
     )
 
     @field_validator("thresholds")
@@ -49,7 +50,7 @@ class SegmentationConfig(BaseModel):
         without = {"artery": "it is a part of the vessels: set `vessel`", "vein": "it is a part of the vessels: set `vessel`"}
         without["fovea"] = "it is a point"
         faults = [f"{name} has no threshold: {why}" for name, why in without.items() if name in thresholds]
-        known = [*(name for name in TARGETS if name not in without), "vessel_twigs"]
+        known = [*(name for name in TARGETS if name not in without), "vessel_twigs", *(name + PEAK for name in PEAKED)]
         faults += [f"{name} is no target; there are {', '.join(known)}" for name in thresholds if name not in (*known, *without)]
         faults += [f"{name} is {value}, expected 0 to 1" for name, value in thresholds.items() if not 0 <= value <= 1]
         if faults:

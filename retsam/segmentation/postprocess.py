@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from retsam.segmentation.landmarks import as_drawn, disc_as_drawn
+from retsam.segmentation.targets import PEAK
 
 # Components smaller than this many pixels of the 1,024 px frame are specks (0.1 disc diameters long for a vessel).
-_SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
-
+SMALLEST = {"vessel": 30, "artery": 20, "vein": 20, "hemorrhage": 6, "hard_exudate": 4, "cotton_wool_spot": 20, "microaneurysm": 3}
 
 TWIGS = "vessel_twigs"
 """Key of the threshold of twigs, among those of the heads."""
@@ -72,7 +72,7 @@ def vessel_mask(probability: np.ndarray, fov: np.ndarray, threshold: float, twig
     -------
     ndarray of bool
     """
-    sure = drop_specks((probability >= threshold) & fov, _SMALLEST["vessel"])
+    sure = drop_specks((probability >= threshold) & fov, SMALLEST["vessel"])
     if twigs is None or twigs >= threshold or not sure.any():
         return sure
     faint = (probability >= twigs) & fov
@@ -125,7 +125,8 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
     probabilities : dict of str to ndarray, [side, side]
     fov : ndarray of bool, [side, side]
     thresholds : dict of str to float
-        Of each target, and of :data:`TWIGS` where there is one.
+        Of each target, of :data:`TWIGS` where there is one, and, under the name of a lesion and :data:`PEAK`, what it must reach
+        somewhere.
 
     Returns
     -------
@@ -136,9 +137,11 @@ def to_planes(probabilities: dict[str, np.ndarray], fov: np.ndarray, thresholds:
         planes["vessel"] = vessel_mask(probabilities["vessel"], fov, thresholds.get("vessel", 0.5), thresholds.get(TWIGS))
     if {"artery", "vein", "vessel"} <= planes.keys():
         planes["artery"], planes["vein"] = classes(planes["vessel"], probabilities["artery"], probabilities["vein"])
-    for name, smallest in _SMALLEST.items():
+    for name, smallest in SMALLEST.items():
         if name in planes:
             planes[name] = drop_specks(planes[name], smallest)
+        if name in planes and name + PEAK in thresholds:
+            planes[name] = drop_faint(planes[name], probabilities[name], thresholds[name + PEAK])
     if "disc" in planes:
         disc = probabilities["disc"]
         planes["disc"] = disc_as_drawn(lambda level: one_component((disc >= level) & fov, disc), thresholds.get("disc", 0.5), fov)
@@ -155,6 +158,18 @@ def drop_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
     keep = stats[:, cv2.CC_STAT_AREA] >= smallest
     keep[0] = False
     return keep[labels]
+
+
+def drop_faint(mask: np.ndarray, probability: np.ndarray, peak: float) -> np.ndarray:
+    """Without 8-connected components whose probability is under ``peak`` everywhere.
+
+    The threshold of the best overlap says how far a lesion reaches; whether there is one is another question. A healthy eye's specks are
+    mostly small and faint.
+    """
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    keep = np.zeros(count, bool)
+    keep[labels[mask & (probability >= peak)]] = True
+    return keep[labels] & mask
 
 
 def one_component(mask: np.ndarray, probability: np.ndarray) -> np.ndarray:

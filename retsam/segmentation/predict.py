@@ -22,7 +22,7 @@ from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.landmarks import disc_circle, fovea_map, locate_fovea
 from retsam.segmentation.looks import FRAME_SIDE, LARGE_SCALE, LARGEST_SIDE, Look, detail, looks
 from retsam.segmentation.network import VIEWS, WEAK, RetinaNetwork, decoders_of
-from retsam.segmentation.targets import TARGETS, TASKS
+from retsam.segmentation.targets import PEAK, TARGETS, TASKS
 from retsam.segmentation.weak import enlarge, tidy
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, of_view, read_card
 
@@ -197,6 +197,8 @@ class Segmenter:
         for name, entry in self.card["heads"].items():
             if "threshold" in entry:
                 self.thresholds[name] = float(entry.get("pens", {}).get(pen, entry["threshold"]))
+            if entry.get("peak") is not None:
+                self.thresholds[name + PEAK] = float(entry["peak"])
         vessel = self.card["heads"].get("vessel", {})
         twigs = vessel.get("pen_twigs", {}).get(pen) if pen in vessel.get("pen_twigs", {}) else vessel.get("twigs")
         if twigs is not None:

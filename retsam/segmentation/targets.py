@@ -49,6 +49,11 @@ CATEGORY: dict[str, str] = {
 }
 """Target -> ``anatomy``, ``phenotype`` or ``lesion``."""
 
+PEAK = "_peak"
+"""Ending of the key, among thresholds, of what the probability of a lesion must reach somewhere for it to count."""
+PEAKED: tuple[str, ...] = TASKS["lesions_dr"][:4]
+"""Targets that may have such a threshold: lesions that were drawn one by one."""
+
 STORE_GROUPS: dict[str, tuple[str, ...]] = {
     "anatomy": ("artery", "vein", "vessel", "disc", "cup", "fov"),
     "phenotypes": ("tessellation", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy"),
