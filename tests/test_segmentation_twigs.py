@@ -10,7 +10,8 @@ import pytest
 from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.reference import Reference
 from retsam.evaluation.scoring import score_image
-from retsam.evaluation.thresholds import best_dice, least_biased, twig_threshold, unbiased_thresholds
+from retsam.evaluation.thresholds import best_dice, least_biased
+from retsam.evaluation.twigs import twig_threshold, unbiased_thresholds
 from retsam.masks.frame import Frame
 from retsam.segmentation.postprocess import TWIGS, classes, ridges, to_planes, vessel_mask
 from retsam.segmentation.predict import Prediction, Segmenter

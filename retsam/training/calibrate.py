@@ -11,7 +11,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from retsam.evaluation.histogram import Histogram
-from retsam.evaluation.thresholds import best_dice, best_mean_dice, least_biased, peak_threshold, twig_threshold, unbiased_thresholds
+from retsam.evaluation.thresholds import best_dice, best_mean_dice, least_biased, peak_threshold
+from retsam.evaluation.twigs import twig_threshold, unbiased_thresholds
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
@@ -48,9 +49,9 @@ def calibrate(
     healthy photographs of each of the task's ``negatives``: photographs with lesions alone would let every eye of a cohort show specks.
     In a pen, and with ``unbiased`` in none, of
     arteries, veins and vessels the one with the least biased area among those within 0.001 of the best Dice. For twigs, the one that
-    brings most of the length back within what a data set may lose by them (:data:`retsam.evaluation.thresholds.TWIG_COST`); in a pen,
+    brings most of the length back within what a data set may lose by them (:data:`retsam.evaluation.twigs.TWIG_COST`); in a pen,
     the thresholds of vessels and of twigs with the least bias of length and area together
-    (:func:`retsam.evaluation.thresholds.unbiased_thresholds`).
+    (:func:`retsam.evaluation.twigs.unbiased_thresholds`).
 
     Returns
     -------
