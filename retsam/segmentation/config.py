@@ -34,7 +34,8 @@ class SegmentationConfig(BaseModel):
     pen: str | None = Field(
         None,
         description="Draw vessels as the annotators of one training data set did (the weights' card lists them under `pens`): to compare "
-        "with a study whose masks were drawn so. null draws in no one's pen. Every photograph of a study is drawn in the same pen.",
+        "with a study whose masks were drawn so, with thresholds of unbiased length and area. null draws in no "
+        "one's pen. Every photograph of a study is drawn in the same pen.",
     )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
