@@ -179,7 +179,7 @@ def paragraph(text: str) -> list[str]:
     return textwrap.wrap(text, 138, break_long_words=False, break_on_hyphens=False)
 
 
-def page(figures: pd.DataFrame, table: pd.DataFrame, overlaps: pd.DataFrame, observers: list[str], about: dict) -> str:
+def page(figures: pd.DataFrame, table: pd.DataFrame, overlaps: pd.DataFrame, observers: list[str], groups: list[str], about: dict) -> str:
     """Text of the page."""
     pen = "each data set's own pen" if about["pen"] == "own" else f"the pen of {about['pen']}" if about["pen"] else "no data set's pen"
     counts = ", ".join(f"{n} of {name}" for name, n in about["photographs"].items())
@@ -227,6 +227,13 @@ def page(figures: pd.DataFrame, table: pd.DataFrame, overlaps: pd.DataFrame, obs
             "vessels can be measured against the first's as the network's are:"
         )
         text += ["", *observers]
+    if groups:
+        text += ["", "## Within groups", ""]
+        text += paragraph(
+            "r within the diagnoses of a data set, few photographs each. Drawings of one data set are not all alike, and that bounds r: "
+            "where it is high within some groups and low over all, photographs were drawn to different twigs or widths."
+        )
+        text += ["", *groups]
     return "\n".join(text) + "\n"
 
 
@@ -251,6 +258,29 @@ def observer_rows(second: pd.DataFrame, first: pd.DataFrame, between: pd.DataFra
     return out
 
 
+def group_rows(predicted: pd.DataFrame, drawn: pd.DataFrame, diagnosis: pd.Series) -> list[str]:
+    """Table of r within the diagnoses of a data set that has several, each of five photographs or more; empty where none has.
+
+    ``diagnosis`` is of the rows of both tables, in their order.
+    """
+    out = []
+    for dataset in predicted["dataset"].unique():
+        of_set = predicted["dataset"].eq(dataset).to_numpy()
+        known = diagnosis[of_set].dropna()
+        parts = [name for name, n in known.value_counts(sort=False).items() if n >= 5]
+        if len(parts) < 2:
+            continue
+        out += [
+            f"| {dataset} | " + " | ".join([*(name.replace("_", " ") for name in parts), "all"]) + " |",
+            "| --- |" + " --- |" * (len(parts) + 1),
+        ]
+        for name in (name for name in predicted.columns if name in HEADLINE_NAMES):
+            cells = [of_set & (diagnosis == part).to_numpy() for part in parts] + [of_set]
+            rs = [predicted.loc[rows, name].corr(drawn.loc[rows, name]) for rows in cells]
+            out.append(f"| `{name}` | " + " | ".join(f"{r:.2f}" for r in rs) + " |")
+    return out
+
+
 def into_card(weights: Path, headline_figures: dict[str, dict]) -> None:
     """The headline into the model card beside the weights, in place of an earlier one of the same data sets."""
     path = weights.with_suffix(".json")
@@ -259,9 +289,9 @@ def into_card(weights: Path, headline_figures: dict[str, dict]) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def write(figures: pd.DataFrame, table: pd.DataFrame, overlaps: pd.DataFrame, observers: list[str], about: dict) -> None:
+def write(figures: pd.DataFrame, table: pd.DataFrame, overlaps: pd.DataFrame, observers: list[str], groups: list[str], about: dict) -> None:
     """The page, and the dictionary's table."""
-    PAGE.write_text(page(figures, table, overlaps, observers, about))
+    PAGE.write_text(page(figures, table, overlaps, observers, groups, about))
     FOLDER.mkdir(exist_ok=True)
     of_sets = table[(table["group"] != "all") & (table["n"] > 0) & table["r"].notna()]
     columns = ["biomarker", "group", "n", "r", "icc", "bias_sd"]
@@ -306,9 +336,10 @@ def main() -> int:
     }
     table = fidelity(predicted, drawn, groups, 20)
     observers = observer_rows(second, first, between, table)
-    print(*observers, sep="\n")
+    within = group_rows(predicted, drawn, manifest["diagnosis"].reset_index(drop=True))
+    print(*observers, *within, sep="\n")
     if arguments.write:
-        write(figures, table, overlaps, observers, about)
+        write(figures, table, overlaps, observers, within, about)
         into_card(arguments.weights or DEFAULT_WEIGHTS, summary(figures, arguments.pen == "own"))
     print(json.dumps(summary(figures, arguments.pen == "own")))
     return 0
