@@ -53,7 +53,7 @@ ROWS = [
 def made_by(weights: Path, pen: bool = False) -> str:
     """What scores rest on: the weights, what their card says of the heads but for scores, and the code that segments."""
     heads = json.loads(weights.with_suffix(".json").read_text())["heads"]
-    other = {"scores"} if pen else {"scores", "pens", "pen_twigs"}
+    other = {"scores", "unbiased"} if pen else {"scores", "unbiased", "pens", "pen_twigs"}
     rules = {name: {key: value for key, value in head.items() if key not in other} for name, head in heads.items()}
     code = {path.name: file_sha256(path) for path in (ROOT / "retsam" / "segmentation").glob("*.py")}
     return json.dumps([file_sha256(weights), rules, code], sort_keys=True)

@@ -4,6 +4,7 @@ For each data set: mean Pearson r and mean |bias| (in SD of the drawn masks' val
 CRVE, with 95 % bootstrap intervals over photographs; tortuosity and widths beside them; Dice and clDice in the canonical frame.
 
     python benchmarks/fidelity.py                                   # test parts of DRIVE, HRF, GAVE; shipped weights, no pen
+    python benchmarks/fidelity.py --unbiased                        # no pen, thresholds of unbiased length and area
     python benchmarks/fidelity.py --pen own --write                 # in each data set's pen; writes page and dictionary's table
     python benchmarks/fidelity.py --split train --limit 12          # on training photographs: where choices are made
     python benchmarks/fidelity.py --keep predictions                # keeps probabilities there, and reads those that are there
@@ -99,9 +100,9 @@ def dice(predicted: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
 class Source:
     """Predictions: of the network, or kept ones of an earlier run."""
 
-    def __init__(self, weights: Path | None, pen: str | None, folder: Path | None, thresholds: dict[str, float]) -> None:
-        self.segmenter = Segmenter(weights, tasks=["vessels", "optic_nerve", "macula"])
-        self.pen, self.thresholds = pen, thresholds
+    def __init__(self, weights: Path | None, pen: str | None, folder: Path | None, unbiased: bool, thresholds: dict[str, float]) -> None:
+        self.segmenter = Segmenter(weights, tasks=["vessels", "optic_nerve", "macula"], unbiased=unbiased, thresholds=thresholds)
+        self.pen = pen
         # A folder within for each weights file: predictions of two networks must never stand in for each other.
         self.folder = folder / file_sha256(weights or DEFAULT_WEIGHTS)[:12] if folder else None
         if self.folder:
@@ -121,7 +122,7 @@ class Source:
 
     def settled(self, prediction: Prediction) -> Prediction:
         """With the card's thresholds of today, or those that are tried; classes are kept along the vessels that these find."""
-        of = self.segmenter.thresholds | self.thresholds
+        of = self.segmenter.thresholds
         if of != prediction.thresholds:
             prediction.thresholds, planes = of, prediction.probabilities
             vessel = vessel_mask(planes["vessel"], prediction.fov, of["vessel"], of.get(TWIGS))
@@ -303,6 +304,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     parser.add_argument("--pen", help="a training data set's, or `own`: each photograph's")
+    parser.add_argument("--unbiased", action="store_true", help="where there is no pen, the thresholds of unbiased length and area")
     parser.add_argument("--dataset", action="append", dest="datasets", help="DRIVE, HRF and GAVE by default")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="photographs of each data set")
@@ -320,7 +322,7 @@ def main() -> int:
     datasets = arguments.datasets or list(DATASETS)
     manifest = manifest[manifest["split"] == arguments.split].set_index("dataset", drop=False).loc[datasets].reset_index(drop=True)
     manifest = manifest.groupby("dataset", sort=False).head(arguments.limit) if arguments.limit else manifest
-    source = Source(arguments.weights, arguments.pen, arguments.keep, thresholds)
+    source = Source(arguments.weights, arguments.pen, arguments.keep, arguments.unbiased, thresholds)
     families = ("vessels",) if arguments.vessels_only else CONFIG.families
     predicted, drawn, overlaps, second, first, between = measured(source, manifest, root, families)
     groups = predicted.set_index("image_id")["dataset"]

@@ -22,7 +22,7 @@ class FakePrediction:
     fovea_confidence: float = 0.9
     thresholds: dict[str, float] = field(default_factory=dict)
 
-    def masks(self, thresholds=None, image_id="", eye=None, um_per_px=None) -> Masks:
+    def masks(self, image_id="", eye=None, um_per_px=None) -> Masks:
         planes = {name: p >= 0.5 for name, p in self.probabilities.items()}
         return Masks(planes, self.fov, self.frame, self.fovea, self.fovea_confidence, eye, image_id, um_per_px, STATUS)
 

@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from retsam.evaluation.histogram import Histogram
 from retsam.evaluation.reference import Reference
 from retsam.evaluation.scoring import score_image
-from retsam.evaluation.thresholds import best_dice, least_biased
 from retsam.evaluation.twigs import twig_threshold, unbiased_thresholds
 from retsam.masks.frame import Frame
+from retsam.segmentation.config import SegmentationConfig
 from retsam.segmentation.postprocess import TWIGS, classes, ridges, to_planes, vessel_mask
 from retsam.segmentation.predict import Prediction, Segmenter
+from retsam.segmentation.shard import segmenter_of
 from retsam.segmentation.weights import DEFAULT_WEIGHTS
 
 SIDE = 200
@@ -111,22 +111,6 @@ def test_twigs_have_a_class():
     assert planes["vessel"][25:90].any() and (planes["artery"] >= planes["vessel"]).all() and not planes["vein"].any()
 
 
-def test_the_least_biased_threshold_is_one_of_the_best():
-    truth = np.zeros((100, 100), bool)
-    truth[:, 40:60] = True
-    rng = np.random.default_rng(0)
-    p = np.clip(np.where(truth, 0.8, 0.2) + 0.2 * rng.normal(size=truth.shape), 0.01, 0.99)
-    histograms = [Histogram.of(p[k::4].astype(np.float32), truth[k::4]) for k in range(4)]
-    _, top = best_dice(histograms)
-    free, ratio = least_biased(histograms, tolerance=1.0)
-    assert ratio == pytest.approx(1, abs=0.02) and abs((p >= free).sum() / truth.sum() - 1) < 0.02
-    bound, _ = least_biased(histograms, tolerance=0.001)
-    mask = p >= bound
-    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) >= top - 0.003
-    with pytest.raises(ValueError, match="no validation image"):
-        least_biased([Histogram.of(p.astype(np.float32), np.zeros_like(truth))])
-
-
 def test_twigs_are_taken_where_they_are_drawn_and_left_where_they_are_not():
     p, known = probability(), np.ones((SIDE, SIDE), bool)
     trunk = p > 0.9
@@ -157,14 +141,36 @@ def test_two_thresholds_together_leave_neither_length_nor_area_biased():
     trunk = np.zeros(p.shape, bool)
     trunk[96:104, 10:190] = True
     drawn = trunk | ((p > 0.2) & (np.arange(SIDE)[:, None] < 96) & (p != np.float32(0.68)))
-    assert unbiased_thresholds([(p, drawn, known)]) == (0.75, 0.2)
-    assert unbiased_thresholds([(p, drawn, known), (p, np.zeros_like(drawn), known)]) == (0.75, 0.2), "nothing drawn says nothing"
+    assert unbiased_thresholds({"a": [(p, drawn, known)]}) == (0.75, 0.2)
+    nothing = (p, np.zeros_like(drawn), known)
+    assert unbiased_thresholds({"a": [(p, drawn, known), nothing], "b": [nothing]}) == (0.75, 0.2), "nothing drawn says nothing"
     wide = drawn | (p == np.float32(0.68))
-    assert unbiased_thresholds([(p, wide, known)]) == (0.45, 0.2)
-    assert unbiased_thresholds([(p, trunk, known)]) == (0.75, None)
+    assert unbiased_thresholds({"a": [(p, wide, known)]}) == (0.45, 0.2)
+    assert unbiased_thresholds({"a": [(p, trunk, known)]}) == (0.75, None)
+    # Each data set counts once, however many images it has.
+    assert unbiased_thresholds({"a": [(p, wide, known)], "b": [(p, trunk, known)] * 4, "c": [(p, wide, known)]}, cost=1.0) == (0.45, 0.2)
     # Twigs that are drawn as long elsewhere would take their length back, for more overlap than it is worth.
     aside = trunk | np.roll(drawn & ~trunk, 12, axis=1)
-    assert unbiased_thresholds([(p, aside, known)], cost=1.0) == (0.75, 0.2)
-    assert unbiased_thresholds([(p, aside, known)], cost=0.001) == (0.75, None)
+    assert unbiased_thresholds({"a": [(p, aside, known)]}, cost=1.0) == (0.75, 0.2)
+    assert unbiased_thresholds({"a": [(p, aside, known)]}, cost=0.001) == (0.75, None)
     with pytest.raises(ValueError, match="no validation image"):
-        unbiased_thresholds([(p, np.zeros_like(drawn), known)])
+        unbiased_thresholds({"a": [nothing]})
+
+
+def test_a_study_may_ask_for_unbiased_vessels(tmp_path):
+    path = tmp_path / "w.safetensors"
+    shutil.copyfile(DEFAULT_WEIGHTS, path)
+    card = json.loads(DEFAULT_WEIGHTS.with_suffix(".json").read_text())
+    card["heads"]["vessel"]["unbiased"] = {"threshold": 0.71, "twigs": None}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    segmenter = segmenter_of(SegmentationConfig(weights=path, device="cpu", unbiased=True, thresholds={"disc": 0.41}))
+    assert segmenter.thresholds["vessel"] == 0.71 and TWIGS not in segmenter.thresholds and segmenter.thresholds["disc"] == 0.41
+    segmenter.use_pen("hrf")
+    assert segmenter.thresholds["vessel"] == card["heads"]["vessel"]["pens"]["hrf"] and segmenter.thresholds["disc"] == 0.41
+    given = segmenter_of(SegmentationConfig(weights=path, device="cpu", unbiased=True, thresholds={"vessel": 0.33})).thresholds
+    assert given["vessel"] == 0.33, "what is given comes before what is chosen"
+    del card["heads"]["vessel"]["unbiased"]
+    path.with_suffix(".json").write_text(json.dumps(card))
+    assert Segmenter(path, device="cpu").thresholds["vessel"] == card["heads"]["vessel"]["threshold"]
+    with pytest.raises(ValueError, match="w.safetensors has no thresholds of unbiased"):
+        Segmenter(path, device="cpu", unbiased=True)

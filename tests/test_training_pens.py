@@ -85,7 +85,7 @@ def test_weights_ship_their_pens_with_a_threshold_each(config):
     result = CliRunner().invoke(train, ["thresholds", "--config", str(write_config(config)), "--weights", str(base), "--per-dataset", "2"])
     assert result.exit_code == 0, result.output
     assert json.loads(base.with_suffix(".json").read_text())["heads"] == card["heads"], "chosen anew, on the same photographs"
-    assert set(recalibrate(config, base, 2, unbiased=True)["vessel"]["pens"]) == {"drawn"}
+    assert {"threshold", "twigs"} == set(recalibrate(config, base, 2)["vessel"]["unbiased"])
     card["heads"]["vessel"]["pens"]["drawn"] = 0.61
     card["heads"]["vessel"] |= {"twigs": 0.11, "pen_twigs": {"drawn": 0.22}}
     base.with_suffix(".json").write_text(json.dumps(card))

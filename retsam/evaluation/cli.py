@@ -24,6 +24,7 @@ import click
 @click.option("--overlays", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures of the best and worst images.")
 @click.option("--biomarkers", is_flag=True, help="Also agreement of biomarkers on predicted and drawn masks (OUT.biomarkers.csv).")
 @click.option("--pen", help="Draw vessels in the pen of this training data set, or, with `own`, of each photograph's own data set.")
+@click.option("--unbiased", is_flag=True, help="In no one's pen, vessels at the thresholds of unbiased length and area.")
 @click.option("--task", "tasks", multiple=True, type=click.Choice(["vessels", "optic_nerve", "macula", "lesions_dr", "weak"]),
               help="Only these heads (much faster); all by default.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of each data set.")
@@ -97,7 +98,7 @@ def _kept_out(table, config: Path):
     return table[held_out(table, settings)]
 
 
-def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None, tasks: tuple[str, ...] = ()):
+def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None, tasks: tuple[str, ...] = (), unbiased: bool = False):
     """The shipped network, one of its kind, or the published checkpoint where the file is one."""
     if weights is not None and weights.exists():
         from retsam.segmentation.published import PublishedSegmenter, is_published
@@ -105,15 +106,20 @@ def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | No
         if is_published(weights):
             if tasks:
                 raise ValueError("--task: the published checkpoint answers for all its heads at once")
+            if unbiased:
+                raise ValueError("--unbiased: the published checkpoint has one threshold a head")
             published = PublishedSegmenter(weights, device, batch_size)
             published.use_pen(None if pen == "own" else pen)
             return published
     from retsam.segmentation.predict import Segmenter
 
-    return Segmenter(weights=weights, device=device, batch_size=batch_size, pen=None if pen == "own" else pen, tasks=tasks or None)
+    own = None if pen == "own" else pen
+    return Segmenter(weights, device, batch_size=batch_size, pen=own, tasks=tasks or None, unbiased=unbiased)
 
 
-def _run(table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen, tasks) -> None:
+def _run(
+    table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen, unbiased, tasks
+) -> None:
     import hashlib
 
     from retsam._version import __version__
@@ -121,7 +127,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
     from retsam.evaluation.gallery import write_gallery
 
     try:
-        segmenter = _segmenter(weights, device, batch_size, pen, tasks)
+        segmenter = _segmenter(weights, device, batch_size, pen, tasks, unbiased)
     except (FileNotFoundError, ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     if pen == "own":
@@ -141,6 +147,7 @@ def _run(table, manifest, root, out, weights, device, batch_size, overlays, biom
         "resamples": resamples,
         "seed": seed,
         "pen": pen,
+        "unbiased": unbiased,
         "tasks": tasks,
     }
     paths = run.write(evaluation, out, about)

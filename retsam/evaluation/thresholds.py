@@ -1,9 +1,8 @@
 """Choosing a head's threshold on validation images.
 
-Two choices answer two questions. The threshold of the best Dice coefficient gives the masks that agree best with the reference. The
-threshold of unbiased area gives masks that neither over- nor under-measure on the whole, which is what a biomarker of area wants. The
-curve of Dice is flat at its top, so that one can mostly have both: :func:`least_biased`. Vessels have a second threshold, for twigs
-(:mod:`retsam.evaluation.twigs`), and so have lesions, for whether there is one (:func:`peak_threshold`).
+The threshold of the best Dice coefficient gives the masks that agree best with the reference. Vessels have a second threshold, for twigs,
+and a pair of thresholds that leaves neither their length nor their area biased (:mod:`retsam.evaluation.twigs`). Lesions have a second one
+for whether there is one (:func:`peak_threshold`).
 """
 
 from __future__ import annotations
@@ -85,31 +84,6 @@ def _top(curve: np.ndarray) -> tuple[float, float]:
     return float(THRESHOLDS[middle]), float(curve[middle])
 
 
-def least_biased(histograms: Sequence[Histogram], tolerance: float = 0.001) -> tuple[float, float]:
-    """Threshold of the least biased area among those whose mean Dice coefficient is within a tolerance of the best.
-
-    Returns
-    -------
-    threshold : float
-    ratio : float
-        Predicted over reference area there.
-
-    Raises
-    ------
-    ValueError
-        If no image has a reference pixel.
-    """
-    best_dice(histograms)  # refuses what has no answer
-    curve = np.mean([h.dice() for h in histograms if h.positive.sum() > 0], axis=0)
-    total = sum(histograms, Histogram.empty())
-    true, false = total.at_least()
-    ratio = (true + false) / total.positive.sum()
-    allowed = np.flatnonzero(curve >= np.nanmax(curve) - tolerance)
-    allowed = allowed[allowed > 0] if (allowed > 0).any() else allowed
-    best = int(allowed[np.argmin(np.abs(np.log(np.maximum(ratio[allowed], 1e-12))))])
-    return float(THRESHOLDS[best]), float(ratio[best])
-
-
 PEAKS = (0.6, 0.7, 0.8, 0.85, 0.9)
 """Candidates for what a lesion must reach somewhere. No higher: on photographs that it learned from a network is surer than on others."""
 PEAK_COST = 0.002
@@ -169,48 +143,3 @@ def peak_threshold(
 
 def _count(mask: np.ndarray) -> int:
     return cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1
-
-
-def unbiased_area(histograms: Sequence[Histogram]) -> tuple[float, float]:
-    """Threshold at which the predicted pixels, over all images, are as many as the reference's.
-
-    Returns
-    -------
-    threshold : float
-    ratio : float
-        Predicted over reference area at that threshold (1 but for the width of a bin).
-
-    Raises
-    ------
-    ValueError
-        If no image has a reference pixel.
-    """
-    total = sum(histograms, Histogram.empty())
-    reference = int(total.positive.sum())
-    if not reference:
-        raise ValueError("no validation image has a reference pixel of this target: there is no threshold to choose")
-    true, false = total.at_least()
-    ratio = (true + false) / reference
-    best = 1 + int(np.argmin(np.abs(np.log(np.maximum(ratio[1:], 1e-12)))))  # threshold 0 would take every pixel
-    return float(THRESHOLDS[best]), float(ratio[best])
-
-
-def sweep(histograms: Sequence[Histogram], thresholds: Sequence[float]) -> list[dict[str, float]]:
-    """Pooled Dice, precision, sensitivity and area ratio at given thresholds, for a table or a plot."""
-    total = sum(histograms, Histogram.empty())
-    true, false = total.at_least()
-    reference = int(total.positive.sum())
-    rows = []
-    for threshold in thresholds:
-        k = min(max(int(np.ceil(threshold * BINS)), 0), BINS - 1)
-        tp, fp = float(true[k]), float(false[k])
-        rows.append(
-            {
-                "threshold": float(threshold),
-                "dsc": 2 * tp / (tp + fp + reference) if tp + fp + reference else np.nan,
-                "precision": tp / (tp + fp) if tp + fp else np.nan,
-                "sensitivity": tp / reference if reference else np.nan,
-                "area_ratio": (tp + fp) / reference if reference else np.nan,
-            }
-        )
-    return rows

@@ -65,41 +65,41 @@ def twig_threshold(
 
 
 def unbiased_thresholds(
-    images: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], cost: float = UNBIASED_COST
+    groups: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]], cost: float = UNBIASED_COST
 ) -> tuple[float, float | None]:
-    """Thresholds of sure vessels and of twigs at which one data set's vessels have neither length nor area biased.
+    """Thresholds of sure vessels and of twigs at which neither length nor area of vessels is biased.
 
     One threshold moves both: where all of the length is found, trunks are too wide. Two can be set against each other.
 
     Parameters
     ----------
-    images : sequence of (probability, truth, known)
-        ``known``: pixels that count.
+    groups : dict of str to sequence of (probability, truth, known)
+        Images by data set; each data set counts once. ``known``: pixels that count.
     cost : float
-        What the mean Dice coefficient may lose against the best pair.
+        What the mean Dice coefficient over data sets may lose against the best pair.
 
     Returns
     -------
     threshold : float
         Of sure vessels.
     twigs : float or None
-        Of the pairs within the cost, the one with the least sum of the biases of length and of area (absolute logarithms of predicted
-        over reference centreline and pixels); None where sure vessels alone are the least biased.
+        Of the pairs within the cost, the one with the least sum of the biases of length and of area, mean over data sets (absolute
+        logarithms of predicted over reference centreline and pixels); None where sure vessels alone are the least biased.
 
     Raises
     ------
     ValueError
         If no image has a reference pixel.
     """
-    drawn = [drawing for image in images if (drawing := _Drawing.of(*image)).truth.any()]
+    every = {name: [drawing for image in images if (drawing := _Drawing.of(*image)).truth.any()] for name, images in groups.items()}
+    drawn = [images for images in every.values() if images]
     if not drawn:
         raise ValueError("no validation image has a reference pixel of this target: there is no threshold to choose")
     pairs = [(sure, twigs) for sure in SURE_THRESHOLDS for twigs in (None, *TWIG_THRESHOLDS)]
-    overlap = np.array([np.mean([_dice(mask, image.truth) for image, mask in zip(drawn, _masks(drawn, *p), strict=True)]) for p in pairs])
+    overlap = np.array([np.mean([_overlap(images, _masks(images, *pair)) for images in drawn]) for pair in pairs])
     best, least = None, np.inf
     for index in np.flatnonzero(overlap >= overlap.max() - cost):
-        masks = _masks(drawn, *pairs[index])
-        bias = sum(abs(ratio) for ratio in _ratios(drawn, masks, [skeletonize(mask) for mask in masks]))
+        bias = np.mean([_bias(images, _masks(images, *pairs[index])) for images in drawn])
         if bias < least:
             best, least = pairs[index], bias
     return best
@@ -127,16 +127,22 @@ def _agreement(images: Sequence[_Drawing], threshold: float, twigs: float | None
         centreline_dice(line.sum(), (line & image.truth).sum(), image.centre.sum(), (image.centre & mask).sum())
         for image, mask, line in zip(images, masks, lines, strict=True)
     ]
-    overlap = np.nanmean([_dice(mask, image.truth) for mask, image in zip(masks, images, strict=True)])
-    return float(overlap), float(np.nanmean(centreline)), _ratios(images, masks, lines)[0]
+    return _overlap(images, masks), float(np.nanmean(centreline)), _ratios(images, masks, lines)[0]
 
 
 def _masks(images: Sequence[_Drawing], threshold: float, twigs: float | None) -> list[np.ndarray]:
     return [vessel_mask(image.probability, image.known, threshold, twigs) for image in images]
 
 
-def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    return 2 * (mask & truth).sum() / max(mask.sum() + truth.sum(), 1)
+def _overlap(images: Sequence[_Drawing], masks: Sequence[np.ndarray]) -> float:
+    """Mean Dice coefficient."""
+    pairs = [(mask, image.truth) for mask, image in zip(masks, images, strict=True)]
+    return float(np.mean([2 * (mask & truth).sum() / max(mask.sum() + truth.sum(), 1) for mask, truth in pairs]))
+
+
+def _bias(images: Sequence[_Drawing], masks: Sequence[np.ndarray]) -> float:
+    """Sum of the absolute biases of length and area."""
+    return sum(abs(ratio) for ratio in _ratios(images, masks, [skeletonize(mask) for mask in masks]))
 
 
 def _ratios(images: Sequence[_Drawing], masks: Sequence[np.ndarray], lines: Sequence[np.ndarray]) -> tuple[float, float]:

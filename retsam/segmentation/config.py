@@ -37,6 +37,11 @@ class SegmentationConfig(BaseModel):
         "with a study whose masks were drawn so, with thresholds of unbiased length and area. null draws in no "
         "one's pen. Every photograph of a study is drawn in the same pen.",
     )
+    unbiased: bool = Field(
+        False,
+        description="In no one's pen, cut vessels at the thresholds of unbiased length and area over all training data sets instead of "
+        "those of the best overlap: thinner trunks, more twigs. A pen's thresholds are always so.",
+    )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
         description="Probability threshold of a target, over the model card's own; `vessel_twigs` is that of faint vessels, and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.landmarks import disc_circle, fovea_map, locate_fovea
 from retsam.segmentation.looks import FRAME_SIDE, LARGE_SCALE, LARGEST_SIDE, Look, detail, looks
 from retsam.segmentation.network import VIEWS, WEAK, RetinaNetwork, decoders_of
+from retsam.segmentation.precision import fastest_dtype
 from retsam.segmentation.targets import PEAK, TARGETS, TASKS
 from retsam.segmentation.weak import enlarge, tidy
 from retsam.segmentation.weights import DEFAULT_WEIGHTS, file_sha256, load_state, of_view, read_card
@@ -67,10 +68,10 @@ class Prediction:
 
         Weak heads have none: nobody drew the masks that could calibrate it.
         """
-        return self._confidence(self._planes(self.thresholds))
+        return self._confidence(self._planes())
 
-    def _planes(self, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
-        planes = postprocess.to_planes(self.probabilities, self.fov, thresholds)
+    def _planes(self) -> dict[str, np.ndarray]:
+        planes = postprocess.to_planes(self.probabilities, self.fov, self.thresholds)
         tidy(planes, tuple(name for name in self.probabilities if self.status.get(name) == "weak"))
         return planes
 
@@ -84,7 +85,6 @@ class Prediction:
 
     def masks(
         self,
-        thresholds: dict[str, float] | None = None,
         image_id: str = "",
         eye: str | None = None,
         um_per_px: float | None = None,
@@ -93,8 +93,6 @@ class Prediction:
 
         Parameters
         ----------
-        thresholds : dict, optional
-            Over the card's own.
         image_id, eye, um_per_px
             Passed on to the masks.
 
@@ -102,7 +100,7 @@ class Prediction:
         -------
         Masks
         """
-        planes = self._planes({**self.thresholds, **(thresholds or {})})
+        planes = self._planes()
         return Masks(
             planes=planes,
             fov=self.fov,
@@ -133,6 +131,10 @@ class Segmenter:
         Only these decoders, ``weak`` for the weak heads; all that the weights have by default. What is left out has no plane.
     pen : str, optional
         Draw vessels as the annotators of this data set did, with the thresholds that fit it; no data set's by default.
+    unbiased : bool
+        In no one's pen, vessels at the thresholds of unbiased length and area rather than of the best overlap (a pen's always are).
+    thresholds : dict of str to float, optional
+        Over those of the card.
 
     Attributes
     ----------
@@ -149,6 +151,8 @@ class Segmenter:
         flips: bool | Literal["auto"] = "auto",
         tasks: Sequence[str] | None = None,
         pen: str | None = None,
+        unbiased: bool = False,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
         if not path.exists():
@@ -164,6 +168,7 @@ class Segmenter:
         self.weak: dict[str, list[str]] = self.metadata.get("weak") or {}
         self.pens: dict[str, list[str]] = self.metadata.get("pens") or {}
         self.batch_size, self.flips = batch_size, flips
+        self.unbiased, self._given_thresholds = unbiased, dict(thresholds or {})
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
@@ -192,21 +197,36 @@ class Segmenter:
         known = sorted({name for names in self.pens.values() for name in names})
         if pen is not None and pen not in known:
             raise ValueError(f"segmentation.pen is {pen!r}; {self.weights_path.name} knows {', '.join(known) or 'no pens'}")
-        self.pen = pen
-        self.thresholds = {}
+        self.pen, self.thresholds = pen, {}
         for name, entry in self.card["heads"].items():
             if "threshold" in entry:
-                self.thresholds[name] = float(entry.get("pens", {}).get(pen, entry["threshold"]))
+                self.thresholds[name] = float(entry["threshold"])
             if entry.get("peak") is not None:
                 self.thresholds[name + PEAK] = float(entry["peak"])
-        vessel = self.card["heads"].get("vessel", {})
-        twigs = vessel.get("pen_twigs", {}).get(pen) if pen in vessel.get("pen_twigs", {}) else vessel.get("twigs")
+        sure, twigs = self._vessel_thresholds()
+        if sure is not None:
+            self.thresholds["vessel"] = float(sure)
         if twigs is not None:
             self.thresholds[postprocess.TWIGS] = float(twigs)
+        self.thresholds |= self._given_thresholds
         self._pens = {}
         for task, names in self.pens.items():
             if pen in names:
                 self._pens[task] = torch.tensor([[float(name == pen) for name in names]], device=self.device)
+
+    def _vessel_thresholds(self) -> tuple[float | None, float | None]:
+        """Of sure vessels and of twigs, in the pen of now."""
+        vessel = self.card["heads"].get("vessel", {})
+        if self.pen in vessel.get("pens", {}):
+            return vessel["pens"][self.pen], vessel.get("pen_twigs", {}).get(self.pen)
+        if not self.unbiased:
+            return vessel.get("threshold"), vessel.get("twigs")
+        if "unbiased" not in vessel:
+            raise ValueError(
+                f"segmentation.unbiased: the card of {self.weights_path.name} has no thresholds of unbiased length and area; "
+                "`retsam train thresholds` chooses them"
+            )
+        return vessel["unbiased"]["threshold"], vessel["unbiased"]["twigs"]
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], fovs: Sequence[FieldOfView | None] | None = None) -> list[Prediction]:
@@ -437,12 +457,10 @@ def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return getattr(torch, precision)
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if not native:
-        log.warning("this processor has no bfloat16 arithmetic: segmenting in float32, about twice as slow")
-    return torch.bfloat16 if native else torch.float32
+    dtype = fastest_dtype(device)
+    if dtype == torch.float32:
+        log.warning("%s has no bfloat16 arithmetic: segmenting in float32, about twice as slow", device.type.upper())
+    return dtype
 
 
 def segment(

@@ -68,12 +68,11 @@ def segment_shard(
         raise ValueError(f"{len(missing)} images have no row of quality metrics, e.g. {missing[:3]}: run `retsam quality metrics` first")
     if config.threads:
         torch.set_num_threads(config.threads)
-    segmenter = segmenter or Segmenter(config.weights, config.device, config.precision, config.batch_size, config.flips, pen=config.pen)
-    thresholds = {**segmenter.thresholds, **config.thresholds}
+    segmenter = segmenter or segmenter_of(config)
     attrs = {
         "weights_sha256": segmenter.weights_sha256,
         "model": segmenter.model_name,
-        "thresholds": thresholds,
+        "thresholds": segmenter.thresholds,
         "target_status": segmenter.target_status,
         "pen": segmenter.pen,
         "frame_side": FRAME_SIDE,
@@ -86,7 +85,7 @@ def segment_shard(
     def results() -> Iterator[Masks | Failure]:
         with tqdm(total=len(rows), desc=out.stem, unit="image", disable=not progress, mininterval=5) as bar:
             for group in _groups(_read_ahead(rows, metrics, config.workers, max_pixels), segmenter.batch_size):
-                done = _predict(segmenter, group, thresholds)
+                done = _predict(segmenter, group)
                 for item in done:
                     counts["failed" if isinstance(item, Failure) else "ok"] += 1
                     bar.update()
@@ -96,6 +95,20 @@ def segment_shard(
     speed = len(rows) / (time.monotonic() - started)
     log.info("%s: %d segmented, %d failed, %.2f images/s on %s", out.name, counts["ok"], counts["failed"], speed, segmenter.device)
     return path
+
+
+def segmenter_of(config: SegmentationConfig) -> Segmenter:
+    """The network that a study's settings ask for."""
+    return Segmenter(
+        config.weights,
+        config.device,
+        config.precision,
+        config.batch_size,
+        config.flips,
+        pen=config.pen,
+        unbiased=config.unbiased,
+        thresholds=config.thresholds,
+    )
 
 
 def _read_one(row: dict, metrics: pd.DataFrame, max_pixels: int) -> tuple[dict, PreparedImage | Failure]:
@@ -133,15 +146,15 @@ def _groups(items: Iterator, size: int) -> Iterator[list]:
         yield group
 
 
-def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]], thresholds: dict) -> list[Masks | Failure]:
+def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]]) -> list[Masks | Failure]:
     """Masks of a group, in order; failures stay where they are, and a photograph that cannot be segmented becomes one."""
     try:
-        return _masks(segmenter, group, thresholds)
+        return _masks(segmenter, group)
     except torch.AcceleratorError:  # the device is broken, not the photograph: no later one would fare better
         raise
     except Exception as error:  # one photograph must not end a shard: each alone has its masks, or a row that says what happened
         if len(group) > 1:
-            return [found for one in group for found in _predict(segmenter, [one], thresholds)]
+            return [found for one in group for found in _predict(segmenter, [one])]
         row = group[0][0]
         log.exception("image %s could not be segmented", row["image_id"])
         eye = row.get("eye")
@@ -149,7 +162,7 @@ def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failu
         return [Failure(row["image_id"], "segmentation_failed", detail, eye if isinstance(eye, str) and eye else None)]
 
 
-def _masks(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]], thresholds: dict) -> list[Masks | Failure]:
+def _masks(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]]) -> list[Masks | Failure]:
     """:func:`_predict` of a group in one go."""
     ready = [(row, item) for row, item in group if not isinstance(item, Failure)]
     predictions = iter(segmenter.predict_prepared([item for _, item in ready]))
@@ -161,7 +174,6 @@ def _masks(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure
         eye, um_per_px = row.get("eye"), row.get("um_per_px")
         out.append(
             next(predictions).masks(
-                thresholds,
                 image_id=row["image_id"],
                 eye=eye if isinstance(eye, str) and eye else None,
                 um_per_px=None if um_per_px is None or pd.isna(um_per_px) else float(um_per_px),

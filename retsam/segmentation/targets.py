@@ -51,7 +51,7 @@ CATEGORY: dict[str, str] = {
 
 PEAK = "_peak"
 """Ending of the key, among thresholds, of what the probability of a lesion must reach somewhere for it to count."""
-PEAKED: tuple[str, ...] = TASKS["lesions_dr"][:4]
+PEAKED: tuple[str, ...] = ("microaneurysm", "hemorrhage", "hard_exudate", "cotton_wool_spot")
 """Targets that may have such a threshold: lesions that were drawn one by one."""
 
 STORE_GROUPS: dict[str, tuple[str, ...]] = {

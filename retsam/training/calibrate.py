@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from retsam.evaluation.histogram import Histogram
-from retsam.evaluation.thresholds import best_dice, best_mean_dice, least_biased, peak_threshold
+from retsam.evaluation.thresholds import best_dice, best_mean_dice, peak_threshold
 from retsam.evaluation.twigs import twig_threshold, unbiased_thresholds
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
@@ -22,7 +22,7 @@ from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest, warp_bits
 
-CHOSEN = ("calibration", "pens", "twigs", "pen_twigs", "peak")
+CHOSEN = ("calibration", "pens", "twigs", "pen_twigs", "unbiased", "peak")
 """What :func:`calibrate` puts into the part of a head in the card, beside its threshold."""
 # Range of the gain from expected to observed Dice.
 _GAIN = (0.5, 2.0)
@@ -38,32 +38,27 @@ HEADS = {
 """Head -> its task, its bit of a label, and the bit that says where it is known."""
 
 
-def calibrate(
-    config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, seed: int = 0, unbiased: bool = False
-) -> dict[str, dict]:
+def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, seed: int = 0) -> dict[str, dict]:
     """Threshold and confidence calibration of each head, from photographs of the training data sets.
 
     Thresholds are the best for the Dice of a data set's photographs at their own size, then the middle over data sets; of vessels the
     one with the best mean Dice over data sets. All on photographs of the run's training part (augmented training leaves no optimistic
     margin worth a second held-out part; the held-out parts stay unseen for the scores). Of lesions over all pixels, with those of as many
     healthy photographs of each of the task's ``negatives``: photographs with lesions alone would let every eye of a cohort show specks.
-    In a pen, and with ``unbiased`` in none, of
-    arteries, veins and vessels the one with the least biased area among those within 0.001 of the best Dice. For twigs, the one that
-    brings most of the length back within what a data set may lose by them (:data:`retsam.evaluation.twigs.TWIG_COST`); in a pen,
-    the thresholds of vessels and of twigs with the least bias of length and area together
-    (:func:`retsam.evaluation.twigs.unbiased_thresholds`).
+    For twigs, the one that brings most of the length back within what a data set may lose by them
+    (:data:`retsam.evaluation.twigs.TWIG_COST`). Beside these, and in a pen instead of them, the thresholds of vessels and of twigs with
+    the least bias of length and area together (:func:`retsam.evaluation.twigs.unbiased_thresholds`).
 
     Returns
     -------
     dict
-        Head -> ``threshold``, ``pens`` (pen -> threshold) of heads that have pens, ``calibration`` (gain, offset) from expected to
-        observed Dice where enough photographs allow it, of vessels ``twigs`` and ``pen_twigs``, and of lesions ``peak``
-        (:func:`retsam.evaluation.thresholds.peak_threshold`).
+        Head -> ``threshold``, ``calibration`` (gain, offset) from expected to observed Dice where enough photographs allow it, of vessels
+        ``twigs``, ``unbiased`` (``threshold``, ``twigs``), ``pens`` and ``pen_twigs`` (pen -> threshold) where there are pens, and of
+        lesions ``peak`` (:func:`retsam.evaluation.thresholds.peak_threshold`).
     """
     manifest = read_manifest(config)
     train = manifest[~manifest["held_out"]]
     histograms: dict[str, dict[str, list[Histogram]]] = {name: {} for name in HEADS}
-    drawn: dict[str, dict[str, list[Histogram]]] = {name: {} for name in HEADS}
     photographs: list[_Photograph] = []
     vessels: dict[bool, dict[str, list]] = {False: {}, True: {}}
     healthy: dict[str, list[_Photograph]] = {}
@@ -88,10 +83,8 @@ def calibrate(
                     vessels[False].setdefault(dataset, []).append(photographs[-1].pair("vessel"))
                 if dataset in segmenter.pens.get(task, ()):
                     segmenter.use_pen(dataset)
-                    prediction, label, native = _predict_with_label(config, segmenter, row, task)
+                    prediction, label, _ = _predict_with_label(config, segmenter, row, task)
                     segmenter.use_pen(None)
-                    for name, histogram in _native_histograms(task, prediction, native):
-                        drawn[name].setdefault(dataset, []).append(histogram)
                     inked = _Photograph.of(task, prediction, label)
                     if "vessel" in inked.drawn:
                         vessels[True].setdefault(dataset, []).append(inked.pair("vessel"))
@@ -104,20 +97,19 @@ def calibrate(
                 shown = Histogram(shown.positive, np.rint(shown.negative * factor).astype(np.int64))
                 for group in histograms[name].values():
                     group.append(shown)
-    entries = {name: _head_entry(name, histograms[name], unbiased) for name in HEADS if histograms[name]}
-    for name, pens in drawn.items():
-        if pens:
-            entries[name]["pens"] = {pen: _threshold(name, [_best(name, group, True)]) for pen, group in pens.items()}
+    entries = {name: _head_entry(name, histograms[name]) for name in HEADS if histograms[name]}
     if vessels[False]:
         entry = entries["vessel"]
         few = {dataset: _unpacked(group[:_TWIG_PHOTOGRAPHS]) for dataset, group in vessels[False].items()}
-        entry["twigs"], twigs = twig_threshold(few, entry["threshold"]), {}
+        entry["twigs"] = twig_threshold(few, entry["threshold"])
+        entry["unbiased"] = dict(zip(("threshold", "twigs"), unbiased_thresholds(few), strict=True))
         # Whoever draws as a data set's annotators did wants its widths, areas and lengths. Against thresholds of the best Dice this took
         # the mean bias of density, length, fractal dimension, CRAE and CRVE on the test parts of DRIVE, HRF and GAVE from 0.78, 0.60 and
         # 0.75 SD to 0.52, 0.25 and 0.30, for about 0.01 of Dice and 0.02 to 0.04 of clDice.
-        for pen, group in vessels[True].items():
-            entry["pens"][pen], twigs[pen] = unbiased_thresholds(_unpacked(group))
-        entry["pen_twigs"] = twigs
+        pens = {pen: unbiased_thresholds({pen: _unpacked(group)}) for pen, group in vessels[True].items()}
+        if pens:
+            entry["pens"] = {pen: sure for pen, (sure, _) in pens.items()}
+        entry["pen_twigs"] = {pen: twigs for pen, (_, twigs) in pens.items()}
     thresholds = {name: entry["threshold"] for name, entry in entries.items()}
     for name in (name for name in PEAKED if name in entries and healthy):
         pairs = _unpacked([photograph.pair(name) for photograph in photographs if name in photograph.drawn])
@@ -197,12 +189,6 @@ _VESSELS = ("artery", "vein", "vessel")
 _TWIG_PHOTOGRAPHS = 6
 
 
-def _best(name: str, group: list[Histogram], unbiased: bool) -> float:
-    if name in _VESSELS and unbiased:
-        return least_biased(group)[0]
-    return best_dice(group, pooled=HEADS[name][0] == "lesions_dr")[0]
-
-
 def _unpacked(pairs: list) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Probability, truth and where it is known."""
     return [
@@ -268,16 +254,16 @@ def _native_histograms(task: str, prediction: Prediction, label: np.ndarray) -> 
         yield name, Histogram.of(np.clip(probability[known], 0, 1), truth[known])
 
 
-def _head_entry(name: str, histograms: dict[str, list[Histogram]], unbiased: bool) -> dict:
-    thresholds = [_best(name, group, unbiased) for group in histograms.values() if any(h.positive.sum() > 0 for h in group)]
-    chosen = [best_mean_dice(histograms)[0]] if name in _VESSELS and not unbiased else thresholds
+def _head_entry(name: str, histograms: dict[str, list[Histogram]]) -> dict:
+    pooled = HEADS[name][0] == "lesions_dr"
+    thresholds = [best_dice(group, pooled)[0] for group in histograms.values() if any(h.positive.sum() > 0 for h in group)]
+    chosen = [best_mean_dice(histograms)[0]] if name in _VESSELS else thresholds
     return {"threshold": _threshold(name, chosen), "thresholds_by_dataset": [round(t, 3) for t in thresholds]}
 
 
 def _threshold(name: str, best: list[float]) -> float:
     """Mean of the best thresholds, within a range: a handful of photographs cannot tell 0.1 from 0.3 where the curve is flat, and the
-    disc's is flat all along. Of vessels of unbiased area the median: one data set that is drawn much thinner than all others says
-    little of a camera that was never seen."""
+    disc's is flat all along."""
     if name == "cup":
         # The best of single pixels would make ellipses (landmarks.as_drawn) too tall. At 0.5 the vertical cup-to-disc ratio is off by 0.001
         # on DRISHTI's 43 training photographs and by 0.009 on 40 of REFUGE's; at 0.4 by 0.013 and 0.026.
@@ -286,5 +272,4 @@ def _threshold(name: str, best: list[float]) -> float:
         low, high = 0.1, 0.95
     else:
         low, high = (0.4, 0.6) if HEADS[name][0] == "optic_nerve" else (0.3, 0.7)
-    middle = np.median(best) if name in _VESSELS else np.mean(best)
-    return round(float(np.clip(middle, low, high)), 3)
+    return round(float(np.clip(np.mean(best), low, high)), 3)

@@ -83,8 +83,7 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True), help="Training configuration of the heads.")
 @click.option("--weights", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights whose card is rewritten.")
 @click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
-@click.option("--unbiased", is_flag=True, help="Vessels of unbiased area rather than of the best Dice.")
-def thresholds_command(config_path: str, weights: str, per_dataset: int, unbiased: bool) -> None:
+def thresholds_command(config_path: str, weights: str, per_dataset: int) -> None:
     """Choose the thresholds of exported weights anew, on training photographs, and write them into their card.
 
     Masks change with them: scores in the card are those of the thresholds before.
@@ -95,7 +94,7 @@ def thresholds_command(config_path: str, weights: str, per_dataset: int, unbiase
     config = _read(config_path)
     if isinstance(config, WeakConfig):
         raise click.ClickException("thresholds of weak heads are set by `retsam train export`")
-    for name, entry in recalibrate(config, Path(weights), per_dataset, unbiased).items():
+    for name, entry in recalibrate(config, Path(weights), per_dataset).items():
         click.echo(f"{name}: {entry}")
 
 

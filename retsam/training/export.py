@@ -12,6 +12,7 @@ import torch
 
 from retsam.segmentation.looks import FRAME_SIDE
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
+from retsam.segmentation.precision import autocast
 from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.targets import TASKS
 from retsam.segmentation.weights import load_state, of_view, save_weights
@@ -72,7 +73,7 @@ def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40
                 rgb = torch.from_numpy(batch.rgb).permute(0, 3, 1, 2).float() / 255
                 fov = ((torch.from_numpy(batch.label) & lab.FOV_BIT) > 0).float().unsqueeze(1)
                 pens = {batch.task: torch.from_numpy(batch.pens)} if batch.pens is not None else None
-                with torch.autocast("cpu", torch.bfloat16):
+                with autocast(torch.device("cpu")):
                     model(rgb.contiguous(memory_format=torch.channels_last), fov, [batch.task], batch.pool, pens)
         for name, module in norms.items():
             if module.num_batches_tracked > 0:
@@ -204,7 +205,7 @@ def between(first: dict[str, torch.Tensor], last: dict[str, torch.Tensor], keep:
     return {name: keep * first[name] + (1 - keep) * value if name in shared else value for name, value in last.items()}
 
 
-def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12, unbiased: bool = False) -> dict[str, dict]:
+def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12) -> dict[str, dict]:
     """Choose the thresholds and confidences of a run's heads anew and write them into the card of weights that stay as they are.
 
     Returns
@@ -219,7 +220,7 @@ def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12, unbia
         segmenter.card["heads"][name] = {key: value for key, value in entry.items() if key not in CHOSEN}
         segmenter.card["heads"][name]["threshold"] = 0.5
     segmenter.use_pen(None)
-    chosen = calibrate(config, segmenter, per_dataset, unbiased=unbiased)
+    chosen = calibrate(config, segmenter, per_dataset)
     path = Path(weights).with_suffix(".json")
     card = json.loads(path.read_text())
     for name, entry in chosen.items():

@@ -15,6 +15,7 @@ from torch import nn
 
 from retsam.segmentation.looks import LARGE_SIDE
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
+from retsam.segmentation.precision import autocast
 from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import losses
 from retsam.training.config import TaskConfig, TrainConfig
@@ -192,7 +193,7 @@ def batch_loss(model: nn.Module, batch: Batch, device: torch.device) -> dict[str
     label = torch.from_numpy(batch.label).to(device)
     fov = ((label & losses.FOV_BIT) > 0).float().unsqueeze(1)
     rgb = rgb.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         pens = {batch.task: torch.from_numpy(batch.pens).to(device)} if batch.pens is not None else None
         logits = model(rgb, fov, [batch.task], batch.pool, pens)[batch.task]
     logits = logits.float()

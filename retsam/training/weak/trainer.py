@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from retsam.segmentation.precision import autocast, fastest_dtype
 from retsam.segmentation.weak import WeakHeads
 from retsam.segmentation.weights import load_state, save_weights
 from retsam.training.trainer import Log
@@ -60,7 +61,7 @@ def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
         for group in optimiser.param_groups:
             group["lr"] = rate
         index = draw.batch(rng, step >= config.warmup)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = model.from_pyramid(*(_tensor(features.levels[name][index]) for name in LEVELS)).float()
         channels = [None if not isinstance(t, str) else model.targets.index(t) for t in features.table["painted"].iloc[index]]
         masks = torch.from_numpy(features.masks[index]).float() / 255
@@ -110,7 +111,7 @@ class _Draw:
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(values).to(fastest_dtype(torch.device("cpu"))).contiguous(memory_format=torch.channels_last)
 
 
 def _rate(step: int, config: WeakConfig) -> float:
