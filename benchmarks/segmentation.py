@@ -137,7 +137,7 @@ def network_alone(segmenter, device: str, repeats: int = 5, mirror: bool = False
         start, cpu = synchronised(device), time.process_time()
         with torch.inference_mode():
             for view, tasks in views:
-                segmenter._run(view, rgb, fov, tasks, 8, mirror=mirror and view == "fine")
+                segmenter.logits(view, rgb, fov, tasks, 8, mirror=mirror and view == "fine")
         times.append((synchronised(device) - start, time.process_time() - cpu))
     seconds, cpu_seconds = np.median(times[1:], axis=0)
     return float(seconds), float(cpu_seconds)

@@ -42,3 +42,17 @@ def test_what_needs_no_gradient_gets_none():
     weight = torch.randn(4, 1, 3, 3, requires_grad=True)
     depthwise(torch.randn(1, 4, 6, 6), weight, None, 2, 1).sum().backward()
     assert weight.grad is not None and torch.isfinite(weight.grad).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_gradient_that_is_not_finite_stays_so(bad, stride):
+    """Training leaves such a step out, and can only do so where it sees it."""
+    x, weight = torch.randn(1, 4, 12, 12, requires_grad=True), torch.randn(4, 1, 5, 5, requires_grad=True)
+    y = depthwise(x, weight, None, stride, 2)
+    grad = torch.ones_like(y)
+    grad[0, 1, 3, 3] = bad
+    y.backward(grad)
+    for found in (x.grad[0, 1], weight.grad[1]):
+        assert not torch.isfinite(found).all()
+    assert torch.isfinite(x.grad[0, [0, 2, 3]]).all() and torch.isfinite(weight.grad[[0, 2, 3]]).all()

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
+_SUMS = {"reassoc", "contract", "arcp", "nsz"}
+"""Sums may be rearranged, so that they vectorise. NaN and infinity stay: training leaves out a step whose gradients are not finite."""
 
-@njit(cache=True, fastmath=True, nogil=True)
+
+@njit(cache=True, fastmath=_SUMS, nogil=True)
 def _kernel_gradient(x: np.ndarray, grad: np.ndarray, size: int, stride: int, padding: int) -> np.ndarray:
     """Sum of input times gradient at every offset, ``[size, size, C]``; ``x [B, H, W, C]``, ``grad [B, h, w, C]``, float32."""
     batch, height, width, channels = x.shape
@@ -41,7 +44,7 @@ def _kernel_gradient(x: np.ndarray, grad: np.ndarray, size: int, stride: int, pa
     return out
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=_SUMS, nogil=True)
 def _input_gradient(grad: np.ndarray, weight: np.ndarray, height: int, width: int, stride: int, padding: int) -> np.ndarray:
     """Gradient of the input, ``[B, H, W, C]``; ``grad [B, h, w, C]``, ``weight [k, k, C]``, float32."""
     batch, rows, columns, channels = grad.shape

@@ -261,7 +261,7 @@ class Segmenter:
         whole_fov = fov[:, ::2, ::2]
         # The disc says how to look at vessels and lesions, so it is sought whether or not it is asked for.
         tasks = [task for task in ("optic_nerve", "macula") if task in self.decoders] + [WEAK] * (WEAK in self.tasks and bool(self.weak))
-        whole = self._run("whole", whole_rgb, whole_fov, tasks, 4)
+        whole = self.logits("whole", whole_rgb, whole_fov, tasks, 4)
         detailed = np.array([detail(item.frame.scale) != "small" for item in inputs])
         heats: list[np.ndarray | None] = [None] * len(inputs)
         discs: list[tuple[float, float, float] | None] = [None] * len(inputs)
@@ -345,7 +345,7 @@ class Segmenter:
             copies, inside = (resized(images, look.side) for images in (source, fov))
             if look.mirrored:
                 copies, inside = copies[:, :, ::-1], inside[:, :, ::-1]
-            for task, logits in self._run("fine", copies, inside, tasks, look.pool).items():
+            for task, logits in self.logits("fine", copies, inside, tasks, look.pool).items():
                 logits = logits.flip(-1) if look.mirrored else logits
                 if look.side != FRAME_SIDE:
                     larger = look.side > FRAME_SIDE
@@ -353,10 +353,27 @@ class Segmenter:
                 found.setdefault(task, []).append(logits)
         return {task: sum(several) / len(several) for task, several in found.items()}
 
-    def _run(
+    def logits(
         self, view: str, rgb: np.ndarray, fov: np.ndarray, tasks: list[str], pool: int, mirror: bool | None = None
     ) -> dict[str, torch.Tensor]:
-        """Logits (float32) of a batch ``[B, H, W, 3]``; the mean over the mirrored batch where asked for, by default with ``flips`` set."""
+        """Logits of a batch in one view, as it is given: a study's photographs go through :meth:`predict`.
+
+        Parameters
+        ----------
+        view : str
+            Of :data:`retsam.segmentation.network.VIEWS`.
+        rgb : ndarray of uint8, [B, H, W, 3]
+        fov : ndarray of bool, [B, H, W]
+        tasks : list of str
+        pool : int
+            Reduction at which local contrast is averaged (:meth:`retsam.segmentation.network.RetinaNetwork.forward`).
+        mirror : bool, optional
+            The mean over the batch and its mirror image; by default with ``flips`` set.
+
+        Returns
+        -------
+        dict of str to Tensor of float32, [B, targets, H, W]
+        """
         if mirror is None:
             mirror = self.flips is True
         if not tasks:
@@ -377,7 +394,7 @@ class Segmenter:
         """Logits averaged with the mirrored copy's for the photographs that are ``detailed``, where ``flips`` leaves the choice to us."""
         at = np.flatnonzero(detailed)
         if self.flips == "auto" and len(at):
-            other = self._run(view, rgb[at][:, :, ::-1], fov[at][:, :, ::-1], [task], pool)[task].flip(-1)
+            other = self.logits(view, rgb[at][:, :, ::-1], fov[at][:, :, ::-1], [task], pool)[task].flip(-1)
             logits[at] = (logits[at] + other) / 2
         return logits
 
@@ -409,7 +426,7 @@ class Segmenter:
         ]
         if found:
             views = "roi", np.stack(crops), np.stack(masks)
-            logits = self._run(*views, ["optic_nerve"], 8)["optic_nerve"]
+            logits = self.logits(*views, ["optic_nerve"], 8)["optic_nerve"]
             logits = self._mirrored_too(*views, "optic_nerve", 8, logits, detailed[found])
             for index, matrix, crop in zip(found, matrices, logits.cpu().numpy(), strict=True):
                 for channel, name in enumerate(TASKS["optic_nerve"]):

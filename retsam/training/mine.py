@@ -42,11 +42,11 @@ def false_alarms(frames: Frames, weights: Path, cache: Path) -> dict[int, np.nda
     key = hashlib.sha256("\n".join([file_sha256(weights), str(side), *frames.table["image"].iloc[negative]]).encode()).hexdigest()[:12]
     path = cache / f"alarms-{key}.npz"
     if not path.exists():
-        network = Segmenter(weights, tasks=["lesions_dr"]).networks["fine"]
+        segmenter = Segmenter(weights, flips=False, tasks=["lesions_dr"])
         rng, found = np.random.default_rng(0), {}
         for index in tqdm(negative, desc=f"false alarms at {side} px", mininterval=10):
             inside = frames.label[index] & FOV_BIT > 0
-            shown = _shown(network, frames.rgb[index], inside, side // 128).ravel()
+            shown = _shown(segmenter, frames.rgb[index], inside).ravel()
             shown[shown < _LEAST] = 0
             if shown.sum() > 0:
                 ys, xs = np.unravel_index(rng.choice(shown.size, _POINTS, p=shown / shown.sum()), (side, side))
@@ -57,8 +57,7 @@ def false_alarms(frames: Frames, weights: Path, cache: Path) -> dict[int, np.nda
 
 
 @torch.inference_mode()
-def _shown(network: torch.nn.Module, rgb: np.ndarray, fov: np.ndarray, pool: int) -> np.ndarray:
+def _shown(segmenter: Segmenter, rgb: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """Highest probability of any lesion, float64 ``[H, W]``, zero outside the field of view."""
-    x = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float().unsqueeze(0).contiguous(memory_format=torch.channels_last) / 255
-    logits = network(x, torch.from_numpy(fov).float()[None, None], ["lesions_dr"], pool)["lesions_dr"]
-    return torch.sigmoid(logits[0].float()).amax(0).numpy().astype(float) * fov
+    logits = segmenter.logits("fine", rgb[None], fov[None], ["lesions_dr"], len(rgb) // 128)["lesions_dr"]
+    return torch.sigmoid(logits[0]).amax(0).cpu().numpy().astype(float) * fov

@@ -20,6 +20,8 @@ from retsam.biomarkers.vessels.smoothing import median_of, penalty_of, whittaker
 LONGEST = 400.0
 #: How many times the spline is fitted at most.
 ATTEMPTS = 14
+#: How many times its residuals are smoothed and added back. After one the ends of an arc of 12 widths were still bent by 2 % too much.
+TWICINGS = 2
 #: By how much the wavelength may grow from one sample to the next.
 SPREAD = 1.0
 #: A sample of which less than this (units) is in the mask lies in a gap.
@@ -331,11 +333,12 @@ def fit_centrelines(
                 break
             if not _shorten(values, fitted, weights, lead, end - begin + 1, shortest, allowed, cutoff[2], wavelength, scratch):
                 break
-        # Twicing (Tukey 1977): what the spline flattened of long bends is in its residuals, smoothed once more and added back.
-        residual = values - fitted
+        # Twicing (Tukey 1977): what the spline flattened of long bends, and bent of their ends, is in its residuals, smoothed and added back.
         again = np.empty((count, 2))
-        whittaker(residual, weights, penalties, again)
-        fitted += again
+        for _ in range(TWICINGS):
+            residual = values - fitted
+            whittaker(residual, weights, penalties, again)
+            fitted += again
         # Into a junction the centreline goes on straight to where the branches' lines meet; a free end is the spline's own.
         if anchored[0] and node_radius[ends[s, 0]] > 0.0:
             for i in range(lead):
