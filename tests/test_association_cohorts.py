@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from retsam.association import associate
 from retsam.association.analysis import analyse
 from retsam.association.config import AssociationConfig
-from retsam.association.sample import PlanError
+from retsam.association.outcomes import code_outcome, outcome_faults
+from retsam.association.problems import Problems
+from retsam.association.sample import PlanError, build_sample
+from retsam.report.flow import faults
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +157,96 @@ def test_labels_by_value(tables):
     result = analyse(plan(outcomes=[outcome]), cohort, *tables[1:], dictionary={}, further=False)
     flow = result.tables["flow"]
     assert "neither_case_nor_control" in flow[flow["stage"] == "labelled"]["reasons"].iloc[0]
+
+
+# ---- one row a subject -----------------------------------------------------------------------------------------------
+
+
+def two_eyes(**columns):
+    """Tables of subjects with both eyes: cohort columns given row by row, right eye first; ``b0`` is noise."""
+    n = len(next(iter(columns.values())))
+    ids = [f"i{k:04d}" for k in range(n)]
+    cohort = pd.DataFrame({"image_id": ids, "subject": [f"s{k // 2}" for k in range(n)], "eye": ["R", "L"] * (n // 2), **columns})
+    cohort["status"] = "ok"
+    quality = pd.DataFrame({"image_id": ids, "status": "ok", "grade": "gradable"})
+    noise = np.random.default_rng(0).normal(size=n)
+    return cohort, quality, pd.DataFrame({"image_id": ids, "status": "ok", "b0": noise, "b0__reason": None})
+
+
+@pytest.mark.parametrize("level", ["subject_mean", "subject_worse"])
+def test_a_subjects_event_is_the_first_of_either_eye(level):
+    rng = np.random.default_rng(3)
+    years, happened = rng.uniform(1, 8, 400).round(3), rng.integers(0, 2, 400)
+    outcome = {"name": "loss", "type": "time", "column": "years", "event": "lost"}
+    config = plan(outcomes=[outcome], covariate_sets={"crude": []}, unit={"level": level})
+    problem = Problems(build_sample(config, *two_eyes(years=years, lost=happened), ["b0"]), config).problem("loss", "crude")
+    time, event = problem.coded.y[problem.rows], problem.coded.event[problem.rows]
+    pairs, events = years.reshape(-1, 2), happened.reshape(-1, 2) == 1
+    expected = np.where(events.any(1), np.where(events, pairs, np.inf).min(1), pairs.max(1))
+    assert len(time) == 200 and (event == events.any(1)).all() and time == pytest.approx(expected)
+
+
+def test_two_outcomes_of_one_column_each_have_their_worse_eye():
+    """With eyes averaged, diabetic retinopathy of one eye does not hide macular degeneration of the other."""
+    diagnosis = np.array(["dr", "amd", "none", "dr", "amd", "amd", "none", "none"] * 30, dtype=object)
+    outcomes = [{"name": name, "column": "diagnosis", "positive": [name], "negative": ["none"]} for name in ("dr", "amd")]
+    for order in (outcomes, outcomes[::-1]):
+        config = plan(outcomes=order, covariate_sets={"crude": []}, unit={"level": "subject_mean"})
+        problems = Problems(build_sample(config, *two_eyes(diagnosis=diagnosis), ["b0"]), config)
+        assert {name: int(np.nansum(coded.y)) for name, coded in problems.coded.items()} == {"dr": 60, "amd": 60}
+        assert {name: int(coded.labelled.sum()) for name, coded in problems.coded.items()} == {"dr": 90, "amd": 120}
+        flow = pd.DataFrame([*problems.sample.flow, *problems.flow()])
+        assert flow.set_index("stage").loc["one_per_subject", ["n_images", "n_excluded"]].tolist() == [120, 120]
+        assert faults(flow) == []
+        half = problems.sample.take(np.arange(len(problems.sample.frame)) < 60)
+        assert len(half.coded["dr"].y) == 60 and (half.coded["dr"].y[:10] == problems.coded["dr"].y[:10]).all()
+
+
+def test_a_grade_called_none_is_a_grade():
+    config = plan(outcomes=[{"name": "dr", "column": "grade", "positive": ["Mild", "Severe"], "negative": ["None"]}])
+    cohort, _, _ = two_eyes(grade=np.array(["None", "Mild", "Severe", None, "None", "None"], dtype=object))
+    coded = code_outcome(cohort, config.outcomes[0])
+    assert coded.y.tolist()[:3] == [0, 1, 1] and np.isnan(coded.y[3]) and coded.why[3] == "no_label"
+    assert outcome_faults(cohort, plan(outcomes=[{"name": "dr", "column": "grade"}]).outcomes[0]), "neither yes nor no"
+
+
+@pytest.mark.parametrize(
+    ("visits", "first", "last"),
+    [
+        (["2", "10", ""], 0, 1),
+        (["10", "2", "3"], 1, 0),
+        (["2021-03-01", "2020-12-31", ""], 1, 0),
+        (["2021-03-01T10:00", "2021-03-01T09:00", "2021-02"], 2, 0),
+        (["V2", "V10", ""], 0, 1),
+    ],
+)
+def test_the_first_visit_is_the_first_in_time(visits, first, last):
+    """One more eye without a visit does not turn numbers into text, and what is not known comes after what is."""
+    cohort, quality, biomarkers = two_eyes(visit=np.array([*visits, ""], dtype=object))
+    cohort["subject"], cohort["eye"] = ["s"] * 3 + ["other"], "R"
+    for which, expected in (("first", first), ("last", last)):
+        config = plan(covariate_sets={"crude": []}, unit={"visits": which})
+        sample = build_sample(config, cohort.assign(dr=[0, 1, 1, 0]), quality, biomarkers, ["b0"])
+        assert sorted(sample.frame["image_id"]) == sorted([f"i{expected:04d}", "i0003"])
+
+
+def test_visits_that_cannot_be_ordered_are_a_fault_where_an_eye_has_two():
+    cohort, quality, biomarkers = two_eyes(visit=np.array(["01/02/2021", "15/01/2020"], dtype=object), dr=[0, 1])
+    assert len(build_sample(plan(covariate_sets={"crude": []}), cohort, quality, biomarkers, ["b0"]).frame) == 2, "one visit an eye"
+    cohort["eye"] = "R"
+    with pytest.raises(PlanError, match="column 'visit': expected numbers .* found 01/02/2021, 15/01/2020"):
+        build_sample(plan(covariate_sets={"crude": []}), cohort, quality, biomarkers, ["b0"])
+    everyone = plan(covariate_sets={"crude": []}, unit={"visits": "all"})
+    assert len(build_sample(everyone, cohort, quality, biomarkers, ["b0"]).frame) == 2
+
+
+def test_repeat_photographs_tell_the_reliability(tables):
+    cohort, quality, biomarkers = tables
+    again = [f"again{i}" for i in range(200)]
+    rng = np.random.default_rng(0)
+    second = biomarkers.iloc[20:220].assign(image_id=again, b0=lambda t: t["b0"] + rng.normal(0, 0.5, len(t)))
+    more = [pd.concat([t, t.iloc[20:220].assign(image_id=again)], ignore_index=True) for t in (cohort, quality)]
+    found = analyse(plan(), *more, pd.concat([biomarkers, second], ignore_index=True), dictionary={}).tables["measurement_error"]
+    row = found.set_index("biomarker").loc["b0"]
+    assert row["reliability_source"] == "repeat_photographs"
+    assert row["reliability"] == pytest.approx(1 / (1 + 0.5 * 0.5**2), abs=0.03), "one of two readings has noise of half an SD"

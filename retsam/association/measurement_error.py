@@ -305,7 +305,7 @@ def measurement_error(
     frame = problems.sample.every_image
     first, second = repeat_pairs(frame) if frame is not None else (np.empty(0, dtype=int), np.empty(0, dtype=int))
     if len(first):
-        place = pd.Index(biomarkers["image_id"].astype(str)).get_indexer(frame["image_id"])
+        row_of = pd.Index(biomarkers["image_id"].astype(str)).get_indexer(frame["image_id"])
     eyes = eye_pairs(problems.sample.frame)
     rows = []
     for place, (outcome, chosen) in enumerate(exposures.items()):
@@ -314,7 +314,7 @@ def measurement_error(
             name = e.name.removesuffix("__present")
             repeats = None
             if len(first) >= 20 and name in biomarkers and name == e.name:
-                readings = numbers(biomarkers[name], place)
+                readings = numbers(biomarkers[name], row_of)
                 repeats = np.column_stack([readings[first], readings[second]])
             rows.append(corrected(problem, e, reliability_of(e, config, eyes, repeats), config, (seed, 4, place, i)))
     return pd.DataFrame(rows)

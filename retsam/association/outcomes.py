@@ -45,6 +45,11 @@ class Coded:
         """Rows with an outcome."""
         return np.isfinite(self.y)
 
+    def take(self, rows: np.ndarray) -> Coded:
+        """The outcome of some rows (positions)."""
+        event, entry = (None if values is None else values[rows] for values in (self.event, self.entry))
+        return Coded(self.outcome, self.y[rows], event, entry, self.levels, self.why[rows])
+
 
 def cell_text(column: pd.Series | None, n: int) -> np.ndarray:
     """Cells of a column as text, missing ones (or a missing column of ``n`` rows) as empty text."""
@@ -56,7 +61,7 @@ def cell_text(column: pd.Series | None, n: int) -> np.ndarray:
 def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
     """1 cases, 0 controls, -1 neither, -2 empty, -3 not understood."""
     out = np.full(len(texts), -3)
-    empty = np.isin(texts, ["", "<NA>", "nan", "None"])
+    empty = texts == ""  # "None" is a grade as good as "Mild": which words mean a missing cell, `missing_values` of the cohort says
     if outcome.positive is not None:
         out[:] = -1 if outcome.negative is not None else 0
         if outcome.negative is not None:

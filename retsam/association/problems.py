@@ -12,7 +12,7 @@ from retsam.association.config import AssociationConfig
 from retsam.association.design import Covariates, covariate_matrix, plain
 from retsam.association.grid import Problem
 from retsam.association.outcomes import Coded, code_outcome, text_of
-from retsam.association.sample import Sample, join_reasons, worse_eye
+from retsam.association.sample import Sample, join_reasons, worse_eyes
 
 
 def subgroup_levels(frame: pd.DataFrame, column: str, cuts: Sequence[float] | None) -> list[tuple[str, np.ndarray]]:
@@ -59,7 +59,7 @@ class Problems:
     def __init__(self, sample: Sample, config: AssociationConfig):
         self.sample = sample
         self.config = config
-        self.coded: dict[str, Coded] = {o.name: code_outcome(sample.frame, o) for o in config.outcomes}
+        self.coded: dict[str, Coded] = sample.coded or {o.name: code_outcome(sample.frame, o) for o in config.outcomes}
         self.covariates: dict[str, Covariates] = {
             name: covariate_matrix(sample.frame, terms) for name, terms in config.covariate_sets.items()
         }
@@ -67,7 +67,9 @@ class Problems:
         for name, coded in self.coded.items():
             rows = coded.labelled
             if config.unit.level == "subject_worse":
-                rows = rows & worse_eye(sample, coded)
+                worse = np.zeros(len(rows), dtype=bool)
+                worse[worse_eyes(pd.factorize(sample.frame["subject_key"])[0], coded)] = True
+                rows = rows & worse
             self.eligible[name] = rows
 
     def rows(self, outcome: str, covariate_set: str) -> np.ndarray:

@@ -40,6 +40,10 @@ class Sample:
         Biomarkers.
     flow : list of dict
         Steps that all outcomes share.
+    every_image : DataFrame, optional
+        Every photograph of the cohort, with why it was left out.
+    coded : dict of str to Coded, optional
+        Outcomes of the rows, where they are not simply those of the frame's columns.
     """
 
     frame: pd.DataFrame
@@ -48,6 +52,7 @@ class Sample:
     names: list[str]
     flow: list[dict] = field(default_factory=list)
     every_image: pd.DataFrame | None = None
+    coded: dict[str, Coded] | None = None
 
     @property
     def cluster(self) -> np.ndarray:
@@ -56,13 +61,15 @@ class Sample:
 
     def take(self, rows: np.ndarray) -> Sample:
         """The sample of some rows (a mask or increasing positions)."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         return Sample(
-            self.frame.loc[rows].reset_index(drop=True) if np.asarray(rows).dtype == bool else self.frame.iloc[rows].reset_index(drop=True),
+            self.frame.iloc[rows].reset_index(drop=True),
             self.values[rows],
-            (self.reasons.loc[rows] if np.asarray(rows).dtype == bool else self.reasons.iloc[rows]).reset_index(drop=True),
+            self.reasons.iloc[rows].reset_index(drop=True),
             self.names,
             self.flow,
             self.every_image,
+            self.coded and {name: coded.take(rows) for name, coded in self.coded.items()},
         )
 
 
@@ -280,61 +287,108 @@ def _chosen_photograph(frame: pd.DataFrame, eye: np.ndarray, alive: np.ndarray, 
     """Mask of the photographs that stand for their eye; where the eye is not known every photograph stands for itself."""
     rows = frame.loc[alive, ["subject_key"]].copy()
     rows["eye"] = eye[alive]
-    rows["visit"] = pd.factorize(cell_text(frame.get("visit"), len(frame))[alive], sort=True)[0] if "visit" in frame else 0
-    numeric = pd.to_numeric(frame.loc[alive, "visit"], errors="coerce") if "visit" in frame else None
-    if numeric is not None and numeric.notna().all():
-        rows["visit"] = numeric.astype(float)
-    if visits == "last":
-        rows["visit"] = -rows["visit"]
+    texts = cell_text(frame.get("visit"), len(frame))
+    try:
+        order = visit_order(texts)
+    except ValueError:  # no eye has two of them (`check_plan`): known ones come before unknown ones, and that is all
+        order = np.where(texts == "", np.nan, 0.0)
+    rows["visit"] = order[alive] * (-1.0 if visits == "last" else 1.0)
     rows["grade"] = frame.loc[alive, "quality_grade"].map(GRADE_ORDER).astype("Float64").fillna(9).astype(float)
     rows["order"] = frame.loc[alive, "order"]
-    rows = rows.sort_values(["visit", "grade", "order"], kind="stable")
+    rows = rows.sort_values(["visit", "grade", "order"], kind="stable", na_position="last")
     first = ~rows.duplicated(["subject_key", "eye"]) | (rows["eye"] == "")
     keep = np.zeros(len(frame), dtype=bool)
     keep[first.index[first.to_numpy()]] = True
     return keep
 
 
+def visit_order(texts: np.ndarray) -> np.ndarray:
+    """Visits as numbers that order them in time.
+
+    Parameters
+    ----------
+    texts : ndarray of str [n]
+        Cells: numbers (``2``), ISO dates (``2021-02-01``) or names that differ by a number at their end (``V2``); empty where not known.
+
+    Returns
+    -------
+    ndarray of float [n]
+        NaN where not known.
+
+    Raises
+    ------
+    ValueError
+        If the cells are of no such kind.
+    """
+    known = pd.Series(texts[texts != ""], dtype=object).str.strip()
+    order = np.full(len(texts), np.nan)
+    if known.empty:
+        return order
+    for values in (
+        pd.to_numeric(known, errors="coerce"),
+        pd.to_datetime(known.where(known.str.match(r"\d{4}-\d{2}")), format="ISO8601", errors="coerce", utc=True),
+        pd.to_numeric(known.str.extract(r"(\d+)$")[0]) if known.str.replace(r"\d+$", "", regex=True).nunique() == 1 else None,
+    ):
+        if values is not None and values.notna().all():
+            dates = pd.api.types.is_datetime64_any_dtype(values.dtype)
+            order[texts != ""] = values.astype("int64").to_numpy(float) if dates else values.to_numpy(float)
+            return order
+    some = ", ".join(sorted(known.unique())[:5])
+    raise ValueError(
+        f"expected numbers (2), ISO dates (2021-02-01) or names that differ by a number at their end (V2), found {some}: "
+        "which visit comes first cannot be told; number them, or set `unit.visits: all`"
+    )
+
+
+def visit_faults(frame: pd.DataFrame) -> list[str]:
+    """What is wrong with the visits, where an eye has more than one."""
+    if "visit" not in frame:
+        return []
+    visits, eyes = cell_text(frame["visit"], len(frame)), cell_text(frame.get("eye"), len(frame))
+    of_eyes = pd.DataFrame({"subject": cell_text(frame.get("subject"), len(frame)), "eye": eyes, "visit": visits})
+    of_eyes = of_eyes[(of_eyes["subject"] != "") & (of_eyes["eye"] != "") & (of_eyes["visit"] != "")]
+    if (of_eyes.groupby(["subject", "eye"])["visit"].nunique() <= 1).all():
+        return []
+    try:
+        visit_order(visits)
+    except ValueError as error:
+        return [f"column 'visit': {error}"]
+    return []
+
+
 def average_eyes(sample: Sample, config: AssociationConfig) -> Sample:
     """One row a subject: biomarkers averaged over the eyes that have them, outcomes of the worse eye, other columns of the first eye."""
-    keys = sample.frame["subject_key"].to_numpy()
-    codes, _ = pd.factorize(keys)
-    first = np.unique(codes, return_index=True)[1]
+    subject, _ = pd.factorize(sample.frame["subject_key"].to_numpy())
+    first = np.unique(subject, return_index=True)[1]
     n = len(first)
     finite = np.isfinite(sample.values)
     total = np.zeros((n, sample.values.shape[1]))
     count = np.zeros_like(total)
-    np.add.at(total, codes, np.where(finite, sample.values, 0.0))
-    np.add.at(count, codes, finite)
+    np.add.at(total, subject, np.where(finite, sample.values, 0.0))
+    np.add.at(count, subject, finite)
     with np.errstate(invalid="ignore"):
         values = np.where(count > 0, total / count, np.nan)
     frame = sample.frame.iloc[first].reset_index(drop=True)
-    for outcome in config.outcomes:
-        coded = code_outcome(sample.frame, outcome)
-        if outcome.type == "time":
-            # the subject's event is the first of either eye
-            worst = pd.DataFrame({"s": codes, "t": np.where(coded.event == 1, coded.y, np.inf), "o": np.arange(len(codes))}).sort_values(
-                ["s", "t", "o"]
-            )
-            picked = worst.drop_duplicates("s")["o"].to_numpy()
-            for column in (outcome.source, outcome.event, outcome.entry):
-                if column:
-                    frame[column] = sample.frame[column].to_numpy()[picked]
-            continue
-        worst = pd.DataFrame({"s": codes, "y": coded.y, "o": np.arange(len(codes))}).sort_values(
-            ["s", "y", "o"], ascending=[True, False, True], na_position="last"
-        )
-        picked = worst.drop_duplicates("s")["o"].to_numpy()
-        frame[outcome.source] = sample.frame[outcome.source].to_numpy()[picked]
     order = np.argsort(frame["cluster"].to_numpy(), kind="stable")
+    # Coded before eyes are merged: two outcomes may read one column, and the worse eye for one is not the worse for the other.
+    coded = {outcome.name: code_outcome(sample.frame, outcome) for outcome in config.outcomes}
     reasons = sample.reasons.iloc[first].reset_index(drop=True)
+    step = {
+        **sample.flow[-1],
+        "step": len(sample.flow),
+        "stage": "one_per_subject",
+        "n_images": n,
+        "n_excluded": len(subject) - n,
+        "reasons": join_reasons(Counter({"averaged_with_the_other_eye": len(subject) - n})),
+    }
     return Sample(
         frame.iloc[order].reset_index(drop=True),
         np.asfortranarray(values[order]),
         reasons.iloc[order].reset_index(drop=True),
         sample.names,
-        sample.flow,
+        [*sample.flow, step],
         sample.every_image,
+        {name: of_eyes.take(worse_eyes(subject, of_eyes)[order]) for name, of_eyes in coded.items()},
     )
 
 
@@ -364,6 +418,8 @@ def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
     if config.robustness.replication not in (None, "subject"):
         need(config.robustness.replication, "robustness.replication")
     need(config.unit.cluster, "unit.cluster")
+    if config.unit.visits != "all":
+        faults.extend(visit_faults(frame))
     if not faults:
         for outcome in config.outcomes:
             faults.extend(outcome_faults(frame, outcome))
@@ -371,10 +427,23 @@ def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
         raise PlanError(dict.fromkeys(faults))
 
 
-def worse_eye(sample: Sample, coded: Coded) -> np.ndarray:
-    """Rows of the eye with the higher outcome of each subject (the first where equal); the only labelled one where one is not."""
-    rows = pd.DataFrame({"s": sample.frame["subject_key"].to_numpy(), "y": coded.y, "o": np.arange(len(coded.y))})
-    picked = rows.sort_values(["s", "y", "o"], ascending=[True, False, True], na_position="last").drop_duplicates("s")["o"].to_numpy()
-    keep = np.zeros(len(rows), dtype=bool)
-    keep[picked] = True
-    return keep
+def worse_eyes(subject: np.ndarray, coded: Coded) -> np.ndarray:
+    """Row of each subject's worse eye, by one outcome.
+
+    Parameters
+    ----------
+    subject : ndarray of int [n]
+        Code of each row's subject, 0 ... S-1.
+    coded : Coded
+
+    Returns
+    -------
+    ndarray of int [S]
+        That of the highest value; of times, of the first event, or where there is none the longest follow-up. Where equal the first row,
+        and one without an outcome only where none has one.
+    """
+    rows = pd.DataFrame({"s": subject, "unknown": ~coded.labelled, "spared": False, "y": -coded.y, "o": np.arange(len(subject))})
+    if coded.event is not None:
+        happened = coded.event == 1
+        rows["spared"], rows["y"] = ~happened, np.where(happened, coded.y, -coded.y)
+    return rows.sort_values(["s", "unknown", "spared", "y", "o"], na_position="last").drop_duplicates("s")["o"].to_numpy()

@@ -16,6 +16,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "measured": ("Measured", "could not be measured"),
     "eligible": ("Eligible by the plan", "excluded by the plan"),
     "one_per_eye": ("One photograph an eye", "further photographs of the same eye"),
+    "one_per_subject": ("Eyes averaged", "averaged with the other eye"),
     "labelled": ("Outcome known", "outcome not known"),
     "covariates_complete": ("Covariates complete", "a covariate is missing"),
 }

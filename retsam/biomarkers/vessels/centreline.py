@@ -333,7 +333,7 @@ def fit_centrelines(
                 break
             if not _shorten(values, fitted, weights, lead, end - begin + 1, shortest, allowed, cutoff[2], wavelength, scratch):
                 break
-        # Twicing (Tukey 1977): what the spline flattened of long bends, and bent of their ends, is in its residuals, smoothed and added back.
+        # Twicing (Tukey 1977): what the spline flattened of long bends, or bent of their ends, is in its residuals; smoothed, it goes back.
         again = np.empty((count, 2))
         for _ in range(TWICINGS):
             residual = values - fitted
