@@ -15,7 +15,8 @@ from retsam.biomarkers.registry import registry
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
 
-CONFIG = BiomarkersConfig(families=("image", "optic_nerve", "macula", "phenotypes", "lesions"))
+#: The phantoms' eye is right, however they are turned.
+CONFIG = BiomarkersConfig(families=("image", "optic_nerve", "macula", "phenotypes", "lesions"), laterality_conflict="table")
 NAMES = [name for name, entry in registry().items() if entry.family in CONFIG.families]
 
 #: Rim widths fall from inferior over superior and nasal to temporal: the rule holds.
@@ -119,11 +120,14 @@ def test_quadrants(eye, rotation):
 
 
 def test_red_lesions_of_the_421_rule():
-    crowd = tuple(Spot("hemorrhage", 0.4 + 0.15 * (i % 5), 0.4 + 0.15 * (i // 5), 0.03) for i in range(20))
+    crowd = tuple(Spot("hemorrhage", 0.4 + 0.15 * (i % 5), 0.4 + 0.15 * (i // 5), 0.03) for i in range(21))
     row = measure(EyePhantom(spots=crowd).masks(), CONFIG)
-    assert row["hemorrhage_count"] == 20 and row["dr_421_red_quadrants"] == 1
+    assert row["hemorrhage_count"] == 21 and row["dr_421_red_quadrants"] == 1
     row = measure(EyePhantom(spots=crowd[:-1]).masks(), CONFIG)
-    assert row["dr_421_red_quadrants"] == 0
+    assert row["dr_421_red_quadrants"] == 0, "more than twenty"
+    both = (*crowd[:-1], *(Spot("microaneurysm", s.temporal, s.superior, 0.03) for s in crowd[:-1]))
+    row = measure(EyePhantom(spots=both).masks(), CONFIG)
+    assert row["microaneurysm_count"] == 20 and row["dr_421_red_quadrants"] == 0, "a spot that both heads show is one"
     assert row["dr_421_beading_quadrants__reason"] == "mask_not_given"
 
 
@@ -179,6 +183,13 @@ def test_phenotypes_have_known_values():
     masks.planes["tessellation"] = masks.fov & (rows < disc.y)
     row = measure(masks, CONFIG)
     assert row["ppa_angular_extent_deg"] == pytest.approx(120, abs=2)
+    masks.planes["peripapillary_atrophy"] |= np.hypot(rows - disc.y, columns - disc.x - 110) < 3
+    masks.planes["peripapillary_atrophy"] |= disc.mask & (np.abs(angle) <= 60)
+    other = measure(masks, CONFIG)
+    assert other["ppa_max_width_dd"] == row["ppa_max_width_dd"], "a speck far off is no width"
+    assert other["ppa_angular_extent_deg"] == row["ppa_angular_extent_deg"]
+    assert other["ppa_to_disc_area"] == pytest.approx(row["ppa_to_disc_area"], abs=0.005), "the disc is no atrophy about it"
+    assert other["peripapillary_atrophy_count"] == 2
     assert row["ppa_max_width_dd"] == pytest.approx(0.9 - 0.47, abs=0.015)
     assert row["peripapillary_atrophy_count"] == 1
     assert row["ppa_to_disc_area"] == pytest.approx((math.pi * 0.81 / 3 - 0.25) / (math.pi * 0.25), abs=0.05)
@@ -255,9 +266,16 @@ def test_laterality_from_the_image_and_conflicts():
     masks.eye = None
     row = measure(masks, CONFIG)
     assert (row["eye"], row["eye_source"], row["laterality_conflict"]) == ("L", "image", None)
+    right = measure(masks, CONFIG)
     masks.eye = "R"
-    row = measure(masks, CONFIG)
+    row = measure(masks, CONFIG.model_copy(update={"laterality_conflict": BiomarkersConfig().laterality_conflict}))
     assert (row["eye"], row["eye_source"], row["eye_image"], row["laterality_conflict"]) == ("R", "table", "L", True)
+    assert row["isnt_rule__reason"] == row["rim_width_superior_dd__reason"] == "laterality_conflict", "upside down or not?"
+    for name in ("cdr_vertical", "disc_fovea_distance_dd", "disc_fovea_angle_deg"):
+        assert row[name] == right[name], name
+    table = measure(masks, CONFIG)
+    assert table["rim_width_superior_dd"] == pytest.approx(right["rim_width_inferior_dd"], rel=0.05)
+    assert table["disc_fovea_angle_deg"] == right["disc_fovea_angle_deg"]
     row = measure(masks, CONFIG.model_copy(update={"laterality_conflict": "image"}))
     assert (row["eye"], row["eye_source"], row["laterality_conflict"]) == ("L", "image", True)
 

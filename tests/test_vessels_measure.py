@@ -52,7 +52,9 @@ def tree_eye():
 
 def values_of(**arguments):
     planes = arguments.pop("planes")
-    return measure_vessels(phantom_context(planes, **arguments))
+    # The phantoms' eye is right, however they are turned.
+    config = BiomarkersConfig(laterality_conflict="table")
+    return measure_vessels(phantom_context(planes, config=config, **arguments))
 
 
 # ---- dictionary ----------------------------------------------------------------------------------------------------------
@@ -106,8 +108,18 @@ def test_knudtson_from_widths():
 def test_equivalents_of_equal_widths():
     assert knudtson([16.0] * 6, "artery") == pytest.approx(27.97487818001744, abs=1e-9)
     assert knudtson([24.0] * 6, "vein") == pytest.approx(51.302659931040594, abs=1e-9)
-    assert hubbard([80.0] * 6, "artery") == pytest.approx(151.72174035621904, abs=1e-9)
-    assert hubbard([120.0] * 6, "vein") == pytest.approx(224.9845980950696, abs=1e-9)
+    first = [math.sqrt(1.66 * 80.0**2 - 10.76), math.sqrt(1.66 * (1.66 * 80.0**2 - 10.76) - 10.76)]
+    last = math.sqrt(0.87 * first[0] ** 2 + 1.01 * first[1] ** 2 - 0.22 * first[0] * first[1] - 10.76)
+    assert hubbard([80.0] * 6, "artery") == pytest.approx(last, abs=1e-9) == 154.91495561345894
+
+
+def test_hubbard_weighs_the_wider_branch_more():
+    artery = math.sqrt(0.87 * 60.0**2 + 1.01 * 110.0**2 - 0.22 * 60.0 * 110.0 - 10.76)
+    assert hubbard([110.0, 60.0], "artery") == pytest.approx(artery, abs=1e-9)
+    veins = [70.0, 85.0, 120.0, 170.0]
+    outer, inner = (math.sqrt(0.72 * a**2 + 0.91 * b**2 + 450.05) for a, b in ((70.0, 170.0), (85.0, 120.0)))
+    narrow, wide = sorted((outer, inner))
+    assert hubbard(veins, "vein") == pytest.approx(math.sqrt(0.72 * narrow**2 + 0.91 * wide**2 + 450.05), abs=1e-9)
 
 
 @pytest.mark.parametrize("first", [0.0, 7.0, 22.0, 41.0])

@@ -71,9 +71,11 @@ class BiomarkersConfig(BaseModel):
         default_factory=lambda: dict(RESOLUTION_FLOORS),
         description="Least diameter of the field of view in native pixels, by kind of biomarker; below it: `resolution_too_low`.",
     )
-    laterality_conflict: Literal["table", "image"] = Field(
-        "table",
-        description="Which to follow where the table's eye and the positions of disc and fovea disagree (flagged in any case).",
+    laterality_conflict: Literal["null", "table", "image"] = Field(
+        "null",
+        description="What to do where the table's eye and the positions of disc and fovea disagree (flagged in any case). `null` leaves "
+        "empty what needs to know which way is up (sectors, quadrants, ETDRS fields); `table` is right for photographs turned by 180 "
+        "degrees; `image` for wrong entries of the table and for mirrored files.",
     )
     extra_tortuosity: bool = Field(False, description="Also report Hart's tau2, tau3, tau6 and tau7.")
     scheduler: str = Field(

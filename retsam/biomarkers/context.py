@@ -266,7 +266,9 @@ class Context:
 
     @cached_property
     def axis(self) -> Axis | Null:
-        """Temporal and superior directions of the eye, or Null (`no_disc`..., `laterality_unknown`)."""
+        """Temporal and superior directions of the eye, or Null (`no_disc`..., `laterality_unknown`, `laterality_conflict`)."""
+        if self.laterality_conflict and self.config.laterality_conflict == "null":
+            return Null("laterality_conflict")
         if self.eye is None:
             return self.disc_null or (Null("laterality_unknown") if self.fovea else Null("no_fovea"))
         if self.disc and self.fovea:

@@ -34,12 +34,13 @@ BORDERS_DD = (0.05, 0.15)
 #: Borders of coverage between minimal, mild, moderate and severe (grades 0 to 3).
 SEVERITY_BORDERS = (0.01, 0.03, 0.10)
 
-#: Haemorrhages and microaneurysms in each quadrant that the 4-2-1 rule asks for (ETDRS report 12; Wilkinson 2003).
+#: The 4-2-1 rule asks for more haemorrhages and microaneurysms than this in each quadrant (ETDRS report 12; Wilkinson 2003).
 SEVERE_RED_LESIONS = 20
 
 
 def _resolution(name: str) -> str:
-    return "microlesion" if name in ("microaneurysm", "lesions_red") else "area"
+    """A group needs the pixels that its smallest members need, or its counts would follow the camera."""
+    return "microlesion" if "microaneurysm" in GROUPS.get(name, (name,)) else "area"
 
 
 def _title(name: str) -> str:
@@ -139,8 +140,8 @@ def _named_inputs() -> list[Biomarker]:
     return [
         Biomarker(
             "dr_421_red_quadrants",
-            definition=f"Number of quadrants with at least {SEVERE_RED_LESIONS} haemorrhages and microaneurysms; 4 meets the first part of "
-            "the 4-2-1 rule of severe non-proliferative retinopathy.",
+            definition=f"Number of quadrants with more than {SEVERE_RED_LESIONS} haemorrhages and microaneurysms; 4 meets the first part "
+            "of the 4-2-1 rule of severe non-proliferative retinopathy.",
             unit="count",
             source="Wilkinson 2003",
             needs=("microaneurysm", "hemorrhage", "disc", "fovea", "laterality"),
@@ -260,11 +261,10 @@ def _dr_inputs(context: Context, blobs: dict[str, Blobs]) -> dict[str, float | N
 
     null = context.missing("microaneurysm", "hemorrhage") or axis_null
     if null is None:
-        red = [_by_quadrant(context, name, blobs[name]) for name in ("microaneurysm", "hemorrhage")]
-        per_quadrant = [
-            red[0][f"microaneurysm_count_{quadrant}"] + red[1][f"hemorrhage_count_{quadrant}"] for quadrant in QUADRANTS
-        ]
-    out["dr_421_red_quadrants"] = null or float(sum(count >= SEVERE_RED_LESIONS for count in per_quadrant))
+        # Of both heads' masks together: a spot that both show is one.
+        red = _by_quadrant(context, "lesions_red", blobs["lesions_red"])
+        per_quadrant = [red[f"lesions_red_count_{quadrant}"] for quadrant in QUADRANTS]
+    out["dr_421_red_quadrants"] = null or float(sum(count > SEVERE_RED_LESIONS for count in per_quadrant))
 
     null = context.missing("venous_beading") or axis_null
     out["dr_421_beading_quadrants"] = null or _by_quadrant(context, "venous_beading", blobs["venous_beading"])["venous_beading_quadrants"]

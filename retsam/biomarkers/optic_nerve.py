@@ -15,6 +15,7 @@ import numpy as np
 from retsam.biomarkers.context import Axis, Context
 from retsam.biomarkers.disc import largest_component
 from retsam.biomarkers.outline import RAYS, extents, radial_outline, running_mean
+from retsam.biomarkers.phenotypes import atrophy_plane
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.units import area_columns, area_values, length_columns, length_values
 
@@ -271,7 +272,9 @@ def _fovea_line(context: Context) -> dict[str, float | Null]:
     if null is not None:
         return length_values(context, "disc_fovea_distance", null) | {"disc_fovea_angle_deg": null}
     dx, dy = context.fovea[0] - context.disc.x, context.fovea[1] - context.disc.y
-    outward = abs(dx) if context.eye is None else (-dx if context.eye == "R" else dx)
+    # Where nobody knows the eye, or the table and the picture disagree on it, temporal is where the fovea is.
+    unsure = context.eye is None or context.laterality_conflict
+    outward = abs(dx) if unsure else (-dx if context.eye == "R" else dx)
     return length_values(context, "disc_fovea_distance", math.hypot(dx, dy)) | {
         "disc_fovea_angle_deg": math.degrees(math.atan2(dy, outward))
     }
@@ -316,7 +319,7 @@ def measure_optic_nerve(context: Context) -> dict[str, float | Null]:
     out["disc_ovality"] = disc.semi_minor / disc.semi_major
     out["disc_orientation_deg"] = _orientation(context)
 
-    atrophy = context.plane("peripapillary_atrophy")
+    atrophy = atrophy_plane(context, "peripapillary_atrophy")
     out["ppa_to_disc_area"] = context.missing("peripapillary_atrophy") if atrophy is None else float(np.count_nonzero(atrophy)) / area
 
     cup_plane = context.plane("cup")

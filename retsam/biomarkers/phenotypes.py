@@ -21,8 +21,11 @@ _TESSELLATION_ZONES = {
 }
 _ZONE_NEEDS = {"whole": (), "macula_6mm": ("fovea", "scale"), "peripapillary": ("disc",)}
 
-#: Directions about the disc in which the atrophy's width is sought.
-_DIRECTIONS = 360
+#: Directions about the disc in which the atrophy is sought, and the step outwards, grid px.
+_DIRECTIONS = 720
+_STEP = 0.5
+#: Atrophy begins at the disc's margin where less than this of the disc's diameter lies between: two masks need not touch.
+_GAP = 0.05
 
 
 def _entry(name: str, definition: str, *needs: str, **more) -> Biomarker:
@@ -82,7 +85,8 @@ def _dictionary() -> list[Biomarker]:
     entries += length_columns(
         _entry(
             "ppa_max_width",
-            "Greatest width of peripapillary atrophy along a ray from the disc's centre, from the disc's margin outwards.",
+            "Greatest width of peripapillary atrophy along a ray from the disc's centre: from the disc's margin outwards as far as it goes "
+            "on without a break.",
             "peripapillary_atrophy",
             "disc",
             source="Jonas 1989",
@@ -92,7 +96,7 @@ def _dictionary() -> list[Biomarker]:
     entries.append(
         _entry(
             "ppa_angular_extent_deg",
-            "Angle about the disc's centre over which peripapillary atrophy is present.",
+            "Angle about the disc's centre over which peripapillary atrophy lies at the disc's margin.",
             "peripapillary_atrophy",
             "disc",
             unit="deg",
@@ -150,23 +154,44 @@ def _tessellation(context: Context) -> dict[str, float | Null]:
     }
 
 
+def atrophy_plane(context: Context, name: str) -> np.ndarray | None:
+    """Mask of a kind of atrophy, that about the disc without the disc, on which masks from elsewhere may go on; None without a head."""
+    plane = context.plane(name)
+    if name == "peripapillary_atrophy" and plane is not None and context.disc is not None:
+        plane = plane & ~context.disc.mask
+    return plane
+
+
 def _ppa_ring(context: Context) -> tuple[float | Null, float | Null]:
-    """Greatest radial width (grid px) and angular extent (degrees) of peripapillary atrophy."""
+    """Greatest radial width (grid px) and angular extent (degrees) of the peripapillary atrophy that begins at the disc's margin.
+
+    Along each ray from the disc's centre the atrophy goes on as far as it does so without a break: a patch elsewhere is no width.
+    """
     null = context.missing("peripapillary_atrophy") or context.disc_null
     if null is not None:
         return null, null
-    disc = context.disc
-    rows, columns = pixels(context.plane("peripapillary_atrophy") & ~disc.mask)
+    disc, plane = context.disc, atrophy_plane(context, "peripapillary_atrophy")
+    rows, columns = pixels(plane)
     if not len(rows):
         return 0.0, 0.0
-    angle = np.arctan2(rows - disc.y, columns - disc.x)
-    distance = np.hypot(rows - disc.y, columns - disc.x)
-    # Radius of the disc's ellipse in the direction of each pixel.
+    angle = np.arange(_DIRECTIONS) * (2 * math.pi / _DIRECTIONS)
+    # Radius of the disc's ellipse in each direction.
     cos, sin = np.cos(angle - disc.angle), np.sin(angle - disc.angle)
     margin = disc.semi_major * disc.semi_minor / np.hypot(disc.semi_minor * cos, disc.semi_major * sin)
-    width = max(0.0, float((distance + 0.5 - margin).max()))
-    present = np.bincount(((angle + math.pi) / (2 * math.pi) * _DIRECTIONS).astype(int) % _DIRECTIONS, minlength=_DIRECTIONS) > 0
-    return width, float(present.mean() * 360)
+    gap = max(1.5, _GAP * 2 * disc.r)
+    farthest = float(np.hypot(rows - disc.y, columns - disc.x).max()) + 1
+    out = np.arange(_STEP / 2, max(farthest - float(margin.min()), gap) + 2 * _STEP, _STEP)
+    radius = margin[:, None] + out
+    y = np.rint(disc.y + radius * np.sin(angle)[:, None]).astype(int)
+    x = np.rint(disc.x + radius * np.cos(angle)[:, None]).astype(int)
+    inside = (y >= 0) & (y < plane.shape[0]) & (x >= 0) & (x < plane.shape[1])
+    hit = inside & plane[np.clip(y, 0, plane.shape[0] - 1), np.clip(x, 0, plane.shape[1] - 1)]
+    begins = hit[:, out <= gap].any(axis=1)
+    # Behind the first pixel of atrophy, the first without; the last sample lies beyond all atrophy.
+    behind = np.arange(len(out)) > hit.argmax(axis=1)[:, None]
+    ends = np.argmax(behind & ~hit, axis=1)
+    width = np.where(begins, out[ends] - _STEP / 2, 0.0)
+    return float(width.max()), float(begins.mean() * 360)
 
 
 def measure_phenotypes(context: Context) -> dict[str, float | Null]:
@@ -182,7 +207,7 @@ def measure_phenotypes(context: Context) -> dict[str, float | Null]:
     out = _tessellation(context)
     planes = []
     for name in ATROPHIES:
-        plane = context.plane(name)
+        plane = atrophy_plane(context, name)
         if plane is None:
             null = context.missing(name)
             out |= {f"{name}_count": null, f"{name}_coverage": null}

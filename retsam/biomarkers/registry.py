@@ -36,6 +36,7 @@ REASONS: dict[str, str] = {
     "no_fovea": "No fovea was found, or its confidence was below the configured minimum.",
     "fovea_implausible": "Disc and fovea lie at a distance that no eye has, so one of the two is wrong.",
     "laterality_unknown": "Neither the table nor disc and fovea say whether this is a right or a left eye.",
+    "laterality_conflict": "The table calls it the other eye than disc and fovea do, so which way is up cannot be told.",
     "no_scale": "Neither a pixel size nor a disc is known, so lengths cannot be given in micrometres.",
     "scale_from_disc": "The scale was taken from the disc itself, so the disc's own size in micrometres would say nothing.",
     "zone_outside_fov": "Too little of the region lies inside the photograph's field of view.",

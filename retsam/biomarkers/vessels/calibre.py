@@ -72,7 +72,7 @@ def hubbard(widths_um: Sequence[float], structure: str) -> float:
     -------
     float
         Micrometres. Artery: sqrt(0.87 w1^2 + 1.01 w2^2 - 0.22 w1 w2 - 10.76), vein: sqrt(0.72 w1^2 + 0.91 w2^2 + 450.05) (Hubbard et
-        al., Ophthalmology 1999), w1 the wider and w2 the narrower of a pair, as all published implementations have it.
+        al., Ophthalmology 1999), w1 the narrower and w2 the wider of a pair.
 
     Raises
     ------
@@ -84,9 +84,9 @@ def hubbard(widths_um: Sequence[float], structure: str) -> float:
 
     def pair(wide: float, narrow: float) -> float:
         if structure == "artery":
-            squared = 0.87 * wide**2 + 1.01 * narrow**2 - 0.22 * narrow * wide - 10.76
+            squared = 0.87 * narrow**2 + 1.01 * wide**2 - 0.22 * narrow * wide - 10.76
         else:
-            squared = 0.72 * wide**2 + 0.91 * narrow**2 + 450.05
+            squared = 0.72 * narrow**2 + 0.91 * wide**2 + 450.05
         return math.sqrt(max(squared, 0.0))
 
     return _combine(sorted(widths_um)[-VESSELS:], pair)

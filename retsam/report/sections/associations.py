@@ -159,12 +159,16 @@ def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataF
     needs = {b: study.heads_of(b) & set(weak) for b in table["biomarker"].unique()}
     circular = table["circular"].map(lambda v: str(v).lower() == "true") if "circular" in table else pd.Series(False, index=table.index)
     is_weak = table["biomarker"].map(lambda b: bool(needs[b]))
-    logged = table["transform"].astype("string").str.contains("log1p").fillna(False) if "transform" in table else circular & False
-    ranked = table["transform"].astype("string").str.contains("rank").fillna(False) if "transform" in table else circular & False
+    transform = table["transform"].astype("string").fillna("") if "transform" in table else pd.Series("", index=table.index)
+    scale = np.select(
+        [transform.str.contains(word) for word in ("log1p", "log_relative", "rank")],
+        ["log(1 + x)", "log(1 + x/m)", "rank scale"],
+        default="",
+    )
     note = table["note"].astype("string") if "note" in table else pd.Series(pd.NA, index=table.index, dtype="string")
     remarks = []
     for i in range(len(table)):
-        parts = ["log(1 + x)"] if logged.iloc[i] else ["rank scale"] if ranked.iloc[i] else []
+        parts = [scale[i]] if scale[i] else []
         if circular.iloc[i]:
             parts.append("head learned from analysed subjects")
         if is_weak.iloc[i]:
@@ -173,17 +177,16 @@ def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataF
             parts += list(dict.fromkeys(NOTES.get(n.strip(), reader(n.strip())) for n in str(note.iloc[i]).split(";")))
         remarks.append("; ".join(parts))
     mark = np.where(circular, "\u2020", "") + np.where(is_weak, "\u2021", "").astype(object)
-    return table.assign(circular=circular, mark=mark, remark=remarks, logged=logged)
+    return table.assign(circular=circular, mark=mark, remark=remarks, scale=scale)
 
 
 def _marks_note(table: pd.DataFrame) -> str:
     """What the marks in this study mean, and how many tests carry them."""
     said = ""
-    if table["logged"].any():
-        said += (
-            f" {table.loc[table['logged'], 'biomarker'].nunique()} biomarkers were analysed as log(1 + x), and are per SD of that; the "
-            "remarks of each test say which."
-        )
+    for scale, what in (("log(1 + x)", ""), ("log(1 + x/m)", ", m the median of the values above zero")):
+        names = table.loc[table["scale"] == scale, "biomarker"].nunique()
+        if names:
+            said += f" {names} biomarkers were analysed as {scale}{what}, and are per SD of that; the remarks of each test say which."
     for sign, text in (
         ("\u2020", "learned from labels of analysed subjects: circular until repeated on others"),
         ("\u2021", "is weak (no drawn masks)"),
