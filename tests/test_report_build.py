@@ -318,6 +318,8 @@ def test_marks_stand_beside_the_estimates_they_concern(copy):
     table["transform"] = "standardise"
     logged = table["biomarker"].unique()[1]
     table.loc[table["biomarker"] == logged, "transform"] = "log1p+standardise"
+    relative = table["biomarker"].unique()[2]
+    table.loc[table["biomarker"] == relative, "transform"] = "log_relative+standardise"
     table.to_parquet(copy / "associations.parquet")
     study = Study(copy, SETTINGS)
     weak = {b for b in table["biomarker"].unique() if "hard_exudate" in study.heads_of(b)}
@@ -328,7 +330,7 @@ def test_marks_stand_beside_the_estimates_they_concern(copy):
     assert set(shown.index[shown["mark"].fillna("").str.contains("\u2020")]) == {circular}
     assert set(shown.index[shown["mark"].fillna("").str.contains("\u2021")]) == weak
     assert "head learned from analysed subjects" in shown.loc[circular, "note"]
-    assert "log(1 + x)" in shown.loc[logged, "note"]
+    assert "log(1 + x)" in shown.loc[logged, "note"] and "log(1 + x/m)" in shown.loc[relative, "note"]
     section = text[text.index('<section id="associations"') : text.index('<section id="shape"')]
     assert "\u2020 marks the 1 biomarkers" in section and f"{circular} \u2020" in section
 

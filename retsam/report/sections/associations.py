@@ -146,7 +146,7 @@ def associations(study: Study, page: Page, minimum: int, weak: Collection[str] =
         "Filter, sort, download. A row without an estimate says why in its note. Click a row to mark it in the plots.",
         "associations",
     )
-    page.files["associations"] = table.drop(columns=["plan", "logged"], errors="ignore")
+    page.files["associations"] = table.drop(columns=["plan", "on_scale"], errors="ignore")
     return Section("associations", "Associations", join([lead, top, bar, figures, data]))
 
 
@@ -177,14 +177,14 @@ def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataF
             parts += list(dict.fromkeys(NOTES.get(n.strip(), reader(n.strip())) for n in str(note.iloc[i]).split(";")))
         remarks.append("; ".join(parts))
     mark = np.where(circular, "\u2020", "") + np.where(is_weak, "\u2021", "").astype(object)
-    return table.assign(circular=circular, mark=mark, remark=remarks, scale=scale)
+    return table.assign(circular=circular, mark=mark, remark=remarks, on_scale=scale)
 
 
 def _marks_note(table: pd.DataFrame) -> str:
     """What the marks in this study mean, and how many tests carry them."""
     said = ""
     for scale, what in (("log(1 + x)", ""), ("log(1 + x/m)", ", m the median of the values above zero")):
-        names = table.loc[table["scale"] == scale, "biomarker"].nunique()
+        names = table.loc[table["on_scale"] == scale, "biomarker"].nunique()
         if names:
             said += f" {names} biomarkers were analysed as {scale}{what}, and are per SD of that; the remarks of each test say which."
     for sign, text in (
@@ -314,5 +314,5 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         header,
         rows,
         numeric=(2, 3, 4, 5, 6, 7),
-        frame=pd.concat(kept).drop(columns=["plan", "logged"], errors="ignore"),
+        frame=pd.concat(kept).drop(columns=["plan", "on_scale"], errors="ignore"),
     )
