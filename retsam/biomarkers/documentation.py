@@ -52,7 +52,8 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - Zones about the disc's centre: B = 2r-3r, C = 2r-5r, peripapillary = 1r-2r. Circles of 1, 3 and 6 mm diameter about the fovea.
 - Temporal points from the disc's centre to the fovea; superior is perpendicular to it on the side that the eye's laterality says. So
   quadrants, hemifields, clock hours (12 superior, 3 nasal, in both eyes) and ETDRS fields mean the same in right and left eyes and
-  in a rotated photograph.
+  in a rotated photograph. Where the table's eye contradicts the positions of disc and fovea, the entry is wrong, the file mirrored, or
+  the photograph upside down: nobody knows which way is up, and all these are empty (`laterality_conflict`; the setting of that name).
 - Scale: pixel size from the table or the DICOM header; else 1 DD = 1.8 mm (`scale_source`). The disc's own size in micrometres is
   then empty (`scale_from_disc`).
 - A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns.
