@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,9 @@ from retsam.cohort.config import CohortConfig
 from retsam.quality.config import QualityConfig
 from retsam.report.config import ReportConfig
 from retsam.segmentation.config import SegmentationConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Folder of the development photographs where ``$RETSAM_DATA`` is not set, relative to the working directory.
 DEFAULT_DATA = "../shared/data"
@@ -111,6 +114,25 @@ def association_faults(config: StudyConfig) -> list[str]:
                 + ". Declare it under cohort.labels or cohort.covariates"
             )
     return faults
+
+
+def plan_faults(config: StudyConfig, cohort: pd.DataFrame) -> list[str]:
+    """What the analysis plan asks of the samplesheet's cells and cannot have, known before any photograph is opened.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    cohort : DataFrame
+        Photographs, with ``subject``, ``eye`` and ``visit``.
+
+    Returns
+    -------
+    list of str
+    """
+    from retsam.cohort.visits import visit_faults
+
+    plan = config.association
+    return visit_faults(cohort) if plan.outcomes and plan.unit.visits != "all" else []
 
 
 def digest(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from retsam.config import StudyConfig, parse_config
+from retsam.config import StudyConfig, parse_config, plan_faults
 from retsam.provenance import check_pen, file_sha256, weights_file, weights_sha256
 from retsam.stages import STAGES, execution_settings, stage_settings
 
@@ -120,10 +120,12 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
     except SamplesheetError as error:
         if all((Path(config.results) / name).is_file() for name in FROZEN_TABLES):
             raise ValueError(
-                f"{error}\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs: "
-                "snakemake associate --config frozen=true"
+                f"{error}\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs, "
+                "add `associate --config frozen=true` to this command"
             ) from error
         raise
+    if faults := plan_faults(config, cohort.table):
+        raise ValueError("\n  ".join([f"{config.cohort.samplesheet}: the analysis plan does not fit the samplesheet", *faults]))
     segment = weights_sha256(weights_file(config.segmentation))
     check_pen(config.segmentation)  # before any work, not at the first shard's segmentation
     return StudyPlan(

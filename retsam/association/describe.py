@@ -112,7 +112,8 @@ def table1(problems: Problems, config: AssociationConfig) -> pd.DataFrame:
                     row = _t1(outcome, variable, "", name, len(v), missing, v.mean(), spread, median, q1, q3, text=text)
                     rows.append({**row, "smd": smd if name == "all" else math.nan})
             else:
-                texts = values.map(lambda v: None if pd.isna(v) else (f"{v:g}" if isinstance(v, float) else str(v))).to_numpy(dtype=object)
+                texts = np.empty(len(values), dtype=object)
+                texts[:] = [None if pd.isna(v) else (f"{v:g}" if isinstance(v, float) else str(v)) for v in values]
                 levels = sorted({t for t in texts if t is not None})
                 known = np.array([t is not None for t in texts])
                 shares = [

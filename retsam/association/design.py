@@ -74,7 +74,8 @@ def plain(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(text, errors="coerce")
     if numbers.notna().sum() == text.notna().sum() and text.notna().any() and not text.map(lambda v: isinstance(v, str)).any():
         return numbers.astype(float)
-    return text.map(lambda v: None if v is None else str(v))
+    # A list, because `map` would make a column of its own kind of text, with NaN where None is asked for.
+    return pd.Series([None if v is None else str(v) for v in text], index=column.index, dtype=object)
 
 
 def covariate_matrix(frame: pd.DataFrame, terms: Sequence[str]) -> Covariates:
@@ -107,6 +108,10 @@ def covariate_matrix(frame: pd.DataFrame, terms: Sequence[str]) -> Covariates:
         coded = Formula(formula).get_model_matrix(rows, na_action="raise")
         block = np.asarray(coded, dtype=float)[:, 1:]
         labels = [str(c).replace("`", "") for c in coded.columns[1:]]
+        # A word that all rows share has no indicator; as a column of zeros it is dropped where others are, with a note.
+        constant = [term for term in terms if term in needed and rows[term].dtype == object and rows[term].nunique() == 1]
+        block = np.column_stack([block, np.zeros((len(rows), len(constant)))])
+        labels += constant
         block = block - block.mean(axis=0)
         size = np.sqrt((block * block).mean(axis=0))
         size[size < 1e-12 * np.maximum(1.0, np.abs(block).max(axis=0, initial=0.0))] = 0.0

@@ -9,6 +9,7 @@ import pandas as pd
 
 from retsam.association.config import Outcome
 from retsam.association.design import plain
+from retsam.cohort.variables import listed, slips, spellings
 from retsam.cohort.variables import plain as text_of
 
 _TRUE = {"1", "true", "yes", "y", "t"}
@@ -65,8 +66,8 @@ def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
     if outcome.positive is not None:
         out[:] = -1 if outcome.negative is not None else 0
         if outcome.negative is not None:
-            out[np.isin(texts, [text_of(v) for v in outcome.negative])] = 0
-        out[np.isin(texts, [text_of(v) for v in outcome.positive])] = 1
+            out[np.isin(texts, list(listed(outcome.negative)))] = 0
+        out[np.isin(texts, list(listed(outcome.positive)))] = 1
     else:
         low = np.char.lower(texts.astype(str)) if len(texts) else texts
         out[np.isin(low, list(_TRUE))] = 1
@@ -81,9 +82,13 @@ def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
     where = f"outcome {outcome.name!r}, column {outcome.source!r}"
     if outcome.type == "binary":
         odd = sorted(set(texts[_binary(texts, outcome) == -3]))
-        return [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
+        faults = [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
+        for key in ("positive", "negative"):
+            near = slips(getattr(outcome, key), set(texts) - {""})
+            faults += [f"{where}: `{key}` lists {text!r}, which no row has; did you mean {other!r}?" for text, other in near]
+        return faults
     if outcome.type == "ordered" and outcome.levels is not None:
-        odd = sorted(set(texts) - {text_of(v) for v in outcome.levels} - {""})
+        odd = sorted(set(texts) - listed(outcome.levels) - {""})
         return [f"{where}: values that are not in `levels`: {', '.join(odd[:5])}"] if odd else []
     faults = []
     for column in filter(None, (outcome.source, outcome.event, outcome.entry)):
@@ -129,11 +134,11 @@ def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
         return Coded(outcome, y, None, None, ("controls", "cases"), why)
     if outcome.type == "ordered":
         if outcome.levels is not None:
-            levels = [text_of(v) for v in outcome.levels]
+            levels = [spellings(v)[0] for v in outcome.levels]
         else:
             numbers = pd.to_numeric(pd.Series(texts), errors="coerce").dropna().unique()
             levels = [text_of(v) for v in sorted(numbers)]
-        place = {t: i for i, t in enumerate(levels)}
+        place = {text: i for i, v in enumerate(outcome.levels or levels) for text in spellings(v)}
         y = np.array([place.get(t, np.nan) for t in texts], dtype=float)
         why[~np.isfinite(y)] = "no_label"
         return Coded(outcome, y, None, None, tuple(levels), why)

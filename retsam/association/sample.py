@@ -12,6 +12,8 @@ import pandas as pd
 from retsam.association.config import AssociationConfig
 from retsam.association.design import required_columns
 from retsam.association.outcomes import Coded, cell_text, code_outcome, outcome_faults, text_of
+from retsam.cohort.variables import listed, slips
+from retsam.cohort.visits import visit_faults, visit_order
 
 GRADE_ORDER = {"gradable": 0, "usable": 1, "reject": 2}
 
@@ -230,7 +232,7 @@ def build_sample(
     why = np.full(n, "", dtype=object)
     for column, bad in config.exclude.items():
         texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[column], n)], dtype=object)
-        hit = np.isin(texts, [text_of(b) for b in bad]) & ~out
+        hit = np.isin(texts, list(listed(bad))) & ~out
         why[hit] = [f"{column}={t}" for t in texts[hit]]
         out |= hit
     if exclude_subjects:
@@ -302,60 +304,6 @@ def _chosen_photograph(frame: pd.DataFrame, eye: np.ndarray, alive: np.ndarray, 
     return keep
 
 
-def visit_order(texts: np.ndarray) -> np.ndarray:
-    """Visits as numbers that order them in time.
-
-    Parameters
-    ----------
-    texts : ndarray of str [n]
-        Cells: numbers (``2``), ISO dates (``2021-02-01``) or names that differ by a number at their end (``V2``); empty where not known.
-
-    Returns
-    -------
-    ndarray of float [n]
-        NaN where not known.
-
-    Raises
-    ------
-    ValueError
-        If the cells are of no such kind.
-    """
-    known = pd.Series(texts[texts != ""], dtype=object).str.strip()
-    order = np.full(len(texts), np.nan)
-    if known.empty:
-        return order
-    for values in (
-        pd.to_numeric(known, errors="coerce"),
-        pd.to_datetime(known.where(known.str.match(r"\d{4}-\d{2}")), format="ISO8601", errors="coerce", utc=True),
-        pd.to_numeric(known.str.extract(r"(\d+)$")[0]) if known.str.replace(r"\d+$", "", regex=True).nunique() == 1 else None,
-    ):
-        if values is not None and values.notna().all():
-            dates = pd.api.types.is_datetime64_any_dtype(values.dtype)
-            order[texts != ""] = values.astype("int64").to_numpy(float) if dates else values.to_numpy(float)
-            return order
-    some = ", ".join(sorted(known.unique())[:5])
-    raise ValueError(
-        f"expected numbers (2), ISO dates (2021-02-01) or names that differ by a number at their end (V2), found {some}: "
-        "which visit comes first cannot be told; number them, or set `unit.visits: all`"
-    )
-
-
-def visit_faults(frame: pd.DataFrame) -> list[str]:
-    """What is wrong with the visits, where an eye has more than one."""
-    if "visit" not in frame:
-        return []
-    visits, eyes = cell_text(frame["visit"], len(frame)), cell_text(frame.get("eye"), len(frame))
-    of_eyes = pd.DataFrame({"subject": cell_text(frame.get("subject"), len(frame)), "eye": eyes, "visit": visits})
-    of_eyes = of_eyes[(of_eyes["subject"] != "") & (of_eyes["eye"] != "") & (of_eyes["visit"] != "")]
-    if (of_eyes.groupby(["subject", "eye"])["visit"].nunique() <= 1).all():
-        return []
-    try:
-        visit_order(visits)
-    except ValueError as error:
-        return [f"column 'visit': {error}"]
-    return []
-
-
 def average_eyes(sample: Sample, config: AssociationConfig) -> Sample:
     """One row a subject: biomarkers averaged over the eyes that have them, outcomes of the worse eye, other columns of the first eye."""
     subject, _ = pd.factorize(sample.frame["subject_key"].to_numpy())
@@ -420,6 +368,10 @@ def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
     need(config.unit.cluster, "unit.cluster")
     if config.unit.visits != "all":
         faults.extend(visit_faults(frame))
+    for column, values in config.exclude.items():
+        if column in columns:
+            near = slips(values, (text_of(v) for v in cell_text(frame[column], len(frame)) if v != ""))
+            faults.extend(f"exclude: column {column!r} has no {text!r}; did you mean {other!r}?" for text, other in near)
     if not faults:
         for outcome in config.outcomes:
             faults.extend(outcome_faults(frame, outcome))

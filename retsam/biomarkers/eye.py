@@ -24,7 +24,7 @@ ROW_COLUMNS: dict[str, str] = {
     "status": "ok or failed",
     "reason": "code of a failure",
     "detail": "the failure, or what went wrong in one family, in a sentence",
-    "eye_source": "table or image",
+    "eye_source": "table, dicom or image",
     "eye_image": "R or L by the positions of disc and fovea alone",
     "laterality_conflict": "true where table and image disagree",
     "axis_source": "fovea; or upright where the photograph was taken as upright because disc or fovea is missing",

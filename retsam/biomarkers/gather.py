@@ -57,7 +57,7 @@ def _reject(table: pa.Table, rejected: np.ndarray) -> pa.Table:
         return table
     names, columns = set(table.schema.names), []
     for field, column in zip(table.schema, table.columns, strict=True):
-        if field.name.endswith("__reason"):
+        if field.name.endswith("__reason") or field.name == "reason":
             column = pc.if_else(mask, pa.scalar("quality_reject"), column)
         elif f"{field.name}__reason" in names:
             column = pc.if_else(mask, pa.scalar(None, field.type), column)
@@ -65,12 +65,12 @@ def _reject(table: pa.Table, rejected: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=table.schema)
 
 
-def _name_scale(table: pa.Table, known: pd.Series) -> pa.Table:
-    """A pixel size that the cohort table does not have came from the photograph's DICOM header."""
-    position = table.schema.get_field_index("scale_source")
+def _name_source(table: pa.Table, column: str, read: str, known: pd.Series) -> pa.Table:
+    """A value that the cohort table does not have came from the photograph's DICOM header, if from anywhere but the picture."""
+    position = table.schema.get_field_index(column)
     absent = pa.array(known.isna().to_numpy())
-    from_header = pc.and_(absent, pc.fill_null(pc.equal(table["scale_source"], "manifest"), False))
-    return table.set_column(position, "scale_source", pc.if_else(from_header, pa.scalar("dicom"), table["scale_source"]))
+    from_header = pc.and_(absent, pc.fill_null(pc.equal(table[column], read), False))
+    return table.set_column(position, column, pc.if_else(from_header, pa.scalar("dicom"), table[column]))
 
 
 def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFrame, out: str | Path) -> int:
@@ -99,7 +99,7 @@ def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFr
     faults = _faults(paths, cohort, quality)
     if faults:
         raise GatherError("the biomarker table cannot be gathered:\n  " + "\n  ".join(faults))
-    front = cohort.set_index("image_id").reindex(columns=[*_COHORT, "um_per_px"])
+    front = cohort.set_index("image_id").reindex(columns=[*_COHORT, "um_per_px", "eye"])
     rejected = set(quality.loc[quality["grade"] == "reject", "image_id"])
     first = pq.read_schema(paths[0])
     names = first.names
@@ -114,7 +114,9 @@ def gather(parts: Iterable[str | Path], cohort: pd.DataFrame, quality: pd.DataFr
             table = _reject(table, ids.isin(rejected).to_numpy())
             own = front.loc[ids]
             if "um_per_px" in cohort:
-                table = _name_scale(table, own["um_per_px"])
+                table = _name_source(table, "scale_source", "manifest", own["um_per_px"])
+            if "eye" in cohort:
+                table = _name_source(table, "eye_source", "table", own["eye"])
             for name in _COHORT:
                 values = [None if pd.isna(value) else str(value) for value in own[name]]
                 table = table.append_column(pa.field(name, pa.string()), pa.array(values, pa.string()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ def _streamed(client) -> Run:
     return run
 
 
+def _quiet() -> None:
+    """Dask's own log is as loud as this package's; it takes its level from its configuration, when it is first imported."""
+    import dask
+
+    level = "info" if logging.getLogger().isEnabledFor(logging.INFO) else "error"
+    dask.config.set({"logging.distributed": level})
+
+
 @contextmanager
 def runner(config: BiomarkersConfig) -> Iterator[Run]:
     """A function that runs tasks where the configuration says.
@@ -70,6 +79,7 @@ def runner(config: BiomarkersConfig) -> Iterator[Run]:
     if config.scheduler == "synchronous" or (config.scheduler in ("threads", "processes") and workers == 1):
         yield _serial
         return
+    _quiet()
     from distributed import Client, LocalCluster
 
     if config.scheduler in ("threads", "processes"):

@@ -29,17 +29,20 @@ def ingest(config_path: str, out: str | None, shards: str | None, only: tuple[st
     """
     from retsam.cohort.ingest import build_cohort_table, write_parquet, write_shards
     from retsam.cohort.samplesheet import load_cohort
-    from retsam.config import load_config
+    from retsam.config import load_config, plan_faults
 
     if out is None and shards is None:
         raise click.UsageError("nothing to write: give --out, --shards or both")
     if only and shards is None:
         raise click.UsageError("--shard needs --shards, the folder to write to")
-    config = load_config(config_path).cohort
+    study = load_config(config_path)
+    config = study.cohort
     try:
         cohort = load_cohort(config)
     except SamplesheetError as error:
         raise click.ClickException(str(error)) from error
+    if faults := plan_faults(study, cohort.table):
+        raise click.ClickException("\n  ".join(["the analysis plan does not fit the samplesheet", *faults]))
     table = build_cohort_table(config, cohort)
     if shards is not None:
         try:

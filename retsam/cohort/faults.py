@@ -21,7 +21,7 @@ class Fault:
     row : int or None
         Row as a spreadsheet numbers it (the header is row 1; in Parquet the first record is row 1); None for the table as a whole.
     column : str
-        Column of the samplesheet.
+        Column of the samplesheet; ``-`` for a row, or the table, as a whole.
     expected, found, mend : str
         What should be there, what is, and how to put it right.
     """
@@ -33,8 +33,8 @@ class Fault:
     mend: str
 
     def __str__(self) -> str:
-        where = f"row {self.row}, column {self.column!r}" if self.row is not None else f"column {self.column!r}"
-        return f"{where}: expected {self.expected}, found {self.found}"
+        where = ([f"row {self.row}"] if self.row is not None else []) + ([f"column {self.column!r}"] if self.column != "-" else [])
+        return f"{', '.join(where) or 'the table'}: expected {self.expected}, found {self.found}"
 
 
 def cell_faults(wrong: np.ndarray, rows: np.ndarray, cells: pd.Series, column: str, expected: str, mend: str) -> list[Fault]:

@@ -13,7 +13,7 @@ from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError
 from retsam.cohort.reading import SUFFIXES
 from retsam.cohort.samplesheet import EYES, find_photographs, guess_from_names, read_sheet
-from retsam.cohort.variables import plain
+from retsam.cohort.variables import NO, YES, plain
 
 # Names that a column may have, as words of its name in lower case; first match wins, left to right.
 _NAMES = {
@@ -34,6 +34,8 @@ _OUTCOMES = (
 )
 # Values that usually mean a healthy eye.
 _NORMAL = {"n", "normal", "healthy", "none", "no", "0", "normal fundus", "control"}
+# Photographs with a value from which on it is proposed as an outcome.
+_FEWEST = 20
 # Most different values that an outcome by value lists may have.
 _MOST_VALUES = 25
 
@@ -141,11 +143,8 @@ def _roles(sheet: pd.DataFrame, base: Path, source: Path, proposal: _Proposal) -
     proposal.columns["image"] = paths[0]
     cells = sheet[paths[0]].dropna().head(100)
     there = sum((base / c).exists() for c in cells)
-    note = (
-        ""
-        if there == len(cells)
-        else f"; {len(cells) - there} of the first {len(cells)} are not found from {base}: set cohort.root (or --root)"
-    )
+    mend = "set cohort.root (or --root)" if there == 0 else "`retsam ingest` names them"
+    note = "" if there == len(cells) else f"; {len(cells) - there} of the first {len(cells)} are not found from {base}: {mend}"
     proposal.said.append(f"photographs: column {paths[0]!r}{note}")
     for role in ("image_id", "subject", "eye", "visit", "um_per_px"):
         candidates = _matching(sheet, _NAMES[role], set(proposal.columns.values()))
@@ -153,29 +152,53 @@ def _roles(sheet: pd.DataFrame, base: Path, source: Path, proposal: _Proposal) -
         if fitting:
             proposal.columns[role] = fitting[0]
             more = f"; {sheet[fitting[0]].nunique():,} different" if role == "subject" else ""
-            proposal.said.append(f"{role}: column {fitting[0]!r}{more}")
+            proposal.said.append(f"{role}: column {fitting[0]!r}{more}{_odd(~_good(role, sheet[fitting[0]]), sheet[fitting[0]])}")
         elif role in ("subject", "eye"):
             what = {"subject": "every photograph counts as its own subject", "eye": "the eye is unknown"}[role]
             proposal.said.append(f"{role}: no column recognised, {what}; set cohort.columns.{role} if there is one")
 
 
-def _fits(role: str, cells: pd.Series) -> bool:
-    known = cells.dropna()
-    if known.empty:
-        return False
+# A column is what most of its cells are; the others are faults of theirs, which `retsam ingest` tells row by row.
+_MOST = 0.75
+
+
+def _good(role: str, cells: pd.Series) -> pd.Series:
+    """Cells that suit a role."""
     if role == "image_id":
-        return len(known) == len(cells) and known.is_unique
+        return cells.notna() & ~cells.duplicated(keep=False)
     if role == "eye":
-        return bool(known.str.lower().isin(EYES).all())
+        return cells.isna() | cells.str.lower().isin(EYES)
     if role == "subject":
-        return len(known) == len(cells)
+        return cells.notna()
     if role == "um_per_px":
-        return bool(pd.to_numeric(known, errors="coerce").notna().all())
-    return True
+        return cells.isna() | pd.to_numeric(cells, errors="coerce").notna()
+    return pd.Series(True, index=cells.index)
+
+
+def _fits(role: str, cells: pd.Series) -> bool:
+    if cells.isna().all():
+        return False
+    good = _good(role, cells)
+    # An id must be one: where some are not, they are made from the paths.
+    return bool(good.all()) if role == "image_id" else bool(good[cells.notna() | (role == "subject")].mean() >= _MOST)
+
+
+def _odd(wrong: pd.Series, cells: pd.Series) -> str:
+    """What a person must mend in a column that is otherwise understood."""
+    if not wrong.any():
+        return ""
+    some = ", ".join("empty" if pd.isna(c) else repr(c) for c in cells[wrong].drop_duplicates().head(3))
+    return f"; {int(wrong.sum()):,} cells do not fit ({some}): mend them, `retsam ingest` names each"
 
 
 def _numeric(cells: pd.Series) -> bool:
-    return bool(pd.to_numeric(cells.dropna(), errors="coerce").notna().all())
+    """Whether a column is one of numbers, be it with decimal commas or a few cells that are none."""
+    known = cells.dropna()
+    return len(known) > 0 and bool(_number(known).notna().mean() >= _MOST)
+
+
+def _number(cells: pd.Series) -> pd.Series:
+    return pd.to_numeric(cells.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True), errors="coerce")
 
 
 def _variable_name(column: str, taken: set[str]) -> str:
@@ -205,7 +228,8 @@ def _covariates(sheet: pd.DataFrame, proposal: _Proposal) -> None:
         )
         _add(proposal.covariates, name, column, type=kind)
         missing = f", missing in {len(sheet) - len(known):,}" if len(known) < len(sheet) else ""
-        proposal.said.append(f"covariate {name}: column {column!r}, {kind}{missing}")
+        wrong = pd.to_numeric(known, errors="coerce").isna() if kind == "continuous" else known.isna()
+        proposal.said.append(f"covariate {name}: column {column!r}, {kind}{missing}{_odd(wrong, known)}")
 
 
 def _labels(sheet: pd.DataFrame, proposal: _Proposal) -> None:
@@ -214,21 +238,28 @@ def _labels(sheet: pd.DataFrame, proposal: _Proposal) -> None:
         values = known.value_counts()
         if len(values) < 2:
             continue
-        if _numeric(known) and set(pd.to_numeric(known).unique()) <= {0, 1}:
-            n_yes = int((pd.to_numeric(known) == 1).sum())
-            _outcome(proposal, _variable_name(column, set(proposal.labels)), column, {"type": "binary"}, f"0/1, {n_yes:,} yes")
-        elif _numeric(known) and len(values) <= 10:
+        numbers = pd.to_numeric(known, errors="coerce")
+        whole = bool(numbers.notna().all())
+        words = known.map(lambda cell: plain(cell).lower())
+        if words.isin(YES | NO).all():
+            kind, n_yes = "0/1" if whole else "yes/no", int(words.isin(YES).sum())
+            _outcome(proposal, _variable_name(column, set(proposal.labels)), column, {"type": "binary"}, f"{kind}, {n_yes:,} yes")
+        elif whole and len(values) <= 10:
             name = _variable_name(column, set(proposal.labels))
             _add(proposal.labels, name, column, type="ordinal")
             proposal.said.append(f"label {name}: column {column!r}, grades {', '.join(sorted(map(plain, values.index)))}")
             lowest, *above = sorted(float(v) for v in values.index)
             positive = [int(v) if v.is_integer() else v for v in above]
-            n_yes = int((pd.to_numeric(known) > lowest).sum())
+            n_yes = int((numbers > lowest).sum())
             _outcome(proposal, f"{name}_any", column, {"positive": positive}, f"{name} above {lowest:g}, {n_yes:,} yes")
-        elif not _numeric(known) and len(values) <= _MOST_VALUES:
+        elif not whole and len(values) <= _MOST_VALUES:
             normal = [v for v in values.index if v.lower() in _NORMAL]
-            _add(proposal.labels, _variable_name(column, set(proposal.labels)), column, type="categorical")
-            for value in [v for v in values.index if v not in normal and values[v] >= 20]:
+            label = _variable_name(column, set(proposal.labels))
+            _add(proposal.labels, label, column, type="categorical")
+            common = [v for v in values.index if v not in normal and values[v] >= _FEWEST]
+            few = "" if common else f"; none but a normal one in {_FEWEST} photographs: list what means yes in `positive` for an outcome"
+            proposal.said.append(f"label {label}: column {column!r}, categorical: {', '.join(map(str, values.index[:8]))}{few}")
+            for value in common:
                 name = _variable_name(f"{column}_{value}", set(proposal.labels))
                 against = f"against {', '.join(map(repr, normal))}" if normal else "against all others"
                 settings = {"positive": [value]} | ({"negative": normal} if normal else {})

@@ -16,7 +16,7 @@ import pandas as pd
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError, cell_faults
 from retsam.cohort.reading import SUFFIXES
-from retsam.cohort.variables import convert, plain
+from retsam.cohort.variables import convert, listed, plain, slips, spellings
 
 EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "dex": "R", "l": "L", "os": "L", "left": "L", "le": "L", "sin": "L"}
 
@@ -63,16 +63,52 @@ def load_cohort(config: CohortConfig) -> Cohort:
     root = Path(config.root) if config.root else source.parent
     faults = _column_faults(config, sheet)
     if faults:
-        raise SamplesheetError(str(source), faults)
+        # Rows are checked all the same, as far as they can be without the columns that are missing.
+        lesser = _without(config, {f.column for f in faults})
+        found = [] if lesser is None else _faults_of(lesser, source, sheet, first_row, root)
+        raise SamplesheetError(str(source), [*faults, *found])
+    return _load(config, source, sheet, first_row, root)
+
+
+def _without(config: CohortConfig, columns: set[str]) -> CohortConfig | None:
+    """The settings without what reads some columns; None where rows cannot be told apart or chosen without them."""
+    chosen = {config.columns.image, *config.filter, *((config.unique.by, config.unique.keep_largest) if config.unique else ())}
+    if chosen & columns:
+        return None
+    roles = {role: None for role, name in config.columns if isinstance(name, str) and name in columns}
+    kept = {
+        section: {name: variable for name, variable in getattr(config, section).items() if (variable.column or name) not in columns}
+        for section in ("labels", "covariates")
+    }
+    return config.model_copy(update={"columns": config.columns.model_copy(update=roles), **kept})
+
+
+def _faults_of(config: CohortConfig, source: Path, sheet: pd.DataFrame, first_row: int, root: Path) -> list[Fault]:
+    try:
+        _load(config, source, sheet, first_row, root)
+    except SamplesheetError as error:
+        return error.faults
+    return []
+
+
+def _load(config: CohortConfig, source: Path, sheet: pd.DataFrame, first_row: int, root: Path) -> Cohort:
+    """The cohort of a sheet that has every column that the settings name."""
     rows = np.arange(len(sheet)) + first_row
     keep = np.ones(len(sheet), bool)
     for column, values in config.filter.items():
-        accepted = {plain(v) for v in values}
+        accepted = listed(values)
         keep &= sheet[column].map(lambda c, a=accepted: plain(c) in a, na_action="ignore").fillna(False).to_numpy(bool)
     notes = []
     if config.filter:
-        said = "; ".join(f"{c} = {' or '.join(map(str, v))}" for c, v in config.filter.items())
+        said = "; ".join(f"{c} = {' or '.join(spellings(x)[0] for x in v)}" for c, v in config.filter.items())
         notes.append(f"{int(keep.sum()):,} of {len(sheet):,} rows pass the filter ({said})")
+    faults = [
+        Fault(None, column, f"a cell that is {text!r}, as `filter` says", f"none, but {near!r}", f"write {near!r} in `filter`")
+        for column, values in config.filter.items()
+        for text, near in slips(values, sheet[column].dropna().unique())
+    ]
+    if faults:
+        raise SamplesheetError(str(source), faults)
     if not keep.any():
         mend = "check `filter`" if config.filter else "give the table at least one row"
         raise SamplesheetError(str(source), [Fault(None, config.columns.image, "at least one photograph", "none", mend)])
@@ -116,17 +152,10 @@ def read_sheet(source: Path, missing: tuple[str, ...] = ("",)) -> tuple[pd.DataF
             raw, first_row = pd.read_parquet(source), 1
             sheet = pd.DataFrame({str(c).strip(): _as_text(raw[c]) for c in raw.columns})
         else:
-            with open(source, encoding="utf-8-sig", newline="") as stream:
-                header = stream.readline()
-            delimiter = _delimiter(header)
-            sheet = pd.read_csv(
-                source, sep=delimiter, dtype="string", keep_default_na=False, encoding="utf-8-sig", index_col=False, skip_blank_lines=False
-            )
-            first_row = 2
-    except UnicodeDecodeError as error:
-        fault = Fault(None, "-", "text in UTF-8", f"byte {error.object[error.start]:#x} at {error.start}", "save the table as UTF-8 CSV")
-        raise SamplesheetError(str(source), [fault]) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, OSError, ValueError) as error:
+            sheet, first_row = _read_text(source), 2
+    except (pd.errors.EmptyDataError, csv.Error, OSError, ValueError) as error:
+        if isinstance(error, SamplesheetError):
+            raise
         raise SamplesheetError(
             str(source), [Fault(None, "-", "a table with one row of names", str(error).strip(), "mend the file's form")]
         ) from error
@@ -138,6 +167,39 @@ def read_sheet(source: Path, missing: tuple[str, ...] = ("",)) -> tuple[pd.DataF
         last = int(np.flatnonzero(~blank)[-1]) + 1 if (~blank).any() else 0
         sheet = sheet.iloc[:last]
     return sheet, first_row
+
+
+def _read_text(source: Path) -> pd.DataFrame:
+    """Cells of a delimited text file.
+
+    Raises
+    ------
+    SamplesheetError
+        With every row that has not as many cells as there are names, or the first that is not UTF-8.
+    """
+    data = source.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        fault = Fault(row, "-", "text in UTF-8", f"byte {data[error.start]:#x}, of another encoding", "save the table as UTF-8 CSV")
+        raise SamplesheetError(str(source), [fault]) from error
+    lines = text.splitlines(keepends=True)
+    if not text.strip():
+        raise ValueError("an empty file")
+    names, *rows = csv.reader(lines, delimiter=_delimiter(lines[0]))
+    names = [name.strip() for name in names]
+    faults = [
+        Fault(number, "-", f"{len(names)} cells, as many as there are names", str(len(row)), "quote what holds a delimiter, or add one")
+        for number, row in enumerate(rows, start=2)
+        if row and len(row) != len(names)
+    ]
+    if faults:
+        raise SamplesheetError(str(source), faults)
+    table = pd.DataFrame([row or [""] * len(names) for row in rows], columns=range(len(names)), dtype="string")
+    # Columns that a spreadsheet left behind have neither name nor cells.
+    named = [i for i, name in enumerate(names) if name or table[i].fillna("").str.strip().ne("").any()]
+    return table[named].set_axis([names[i] or f"column {i + 1}" for i in named], axis=1)
 
 
 def _as_text(column: pd.Series) -> pd.Series:
@@ -233,6 +295,8 @@ def _validate(config: CohortConfig, source: str, sheet: pd.DataFrame, rows: np.n
     for name, variable in config.variables().items():
         table[name], found = convert(name, variable, sheet[variable.column or name], rows)
         faults += found
+        if variable.derived and not found and not (table[name] == 1).any():
+            notes.append(f"{name}: no cell of column {variable.column or name!r} means yes")
     if faults:
         raise SamplesheetError(source, sorted(faults, key=lambda f: (f.column, f.mend, f.row or 0)))
     for name in ("path", "image_id", "subject", "eye", "visit"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,9 @@ import pandas as pd
 from retsam.cohort.config import DEFAULT_RANGES, Variable
 from retsam.cohort.faults import Fault, cell_faults
 
-_YES = {"1", "true", "yes", "y", "t"}
-_NO = {"0", "false", "no", "n", "f"}
+YES = {"1", "true", "yes", "y", "t"}
+NO = {"0", "false", "no", "n", "f"}
+_BOOLEAN = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def plain(value: object) -> str:
@@ -22,6 +25,35 @@ def plain(value: object) -> str:
     except ValueError:
         return text
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def spellings(value: object) -> tuple[str, ...]:
+    """Texts of cells that a value of a list in a config stands for.
+
+    YAML reads an unquoted yes, no, on or off as true or false: in a list of values it means the word again.
+    """
+    if not isinstance(value, bool):
+        return (plain(value),)
+    return tuple(form for word in _BOOLEAN[value] for form in (word, word.capitalize(), word.upper()))
+
+
+def listed(values: Iterable[object] | None) -> set[str]:
+    """Texts of cells that the values of a list stand for."""
+    return {text for value in values or () for text in spellings(value)}
+
+
+def slips(values: Iterable[object] | None, cells: Iterable[str]) -> list[tuple[str, str]]:
+    """Values of a list that no cell has, and a cell that is all but the same: another letter case, or a slip of the pen."""
+    there = sorted({plain(cell) for cell in cells})
+    lower = {cell.lower(): cell for cell in there}
+    found = []
+    for value in values or ():
+        if not isinstance(value, bool) and (text := plain(value)) not in there:
+            # With a digit in it, a value that is nearly another is another: grade 1 and grade 10.
+            near = [] if re.search(r"\d", text) else difflib.get_close_matches(text, there, 1, 0.85)
+            near = [lower[text.lower()]] if text.lower() in lower else near
+            found += [(text, near[0])] if near else []
+    return found
 
 
 def convert(name: str, variable: Variable, cells: pd.Series, rows: np.ndarray) -> tuple[pd.Series, list[Fault]]:
@@ -45,7 +77,7 @@ def convert(name: str, variable: Variable, cells: pd.Series, rows: np.ndarray) -
     """
     column = variable.column or name
     if variable.derived:
-        return _derive(variable, cells), []
+        return _derive(variable, cells), _list_faults(variable, column, cells)
     limits = variable.range or DEFAULT_RANGES.get(name.lower())
     kind = variable.type or ("continuous" if limits is not None and variable.levels is None else _guess(variable, cells))
     if kind == "continuous":
@@ -94,18 +126,18 @@ def _number(column: str, cells: pd.Series, rows: np.ndarray, limits: tuple[float
 
 def _yes_no(column: str, cells: pd.Series, rows: np.ndarray) -> tuple[pd.Series, list[Fault]]:
     keys = cells.map(lambda c: plain(c).lower(), na_action="ignore")
-    values = keys.map({**dict.fromkeys(_YES, 1), **dict.fromkeys(_NO, 0)}).astype("Int64")
+    values = keys.map({**dict.fromkeys(YES, 1), **dict.fromkeys(NO, 0)}).astype("Int64")
     wrong = (cells.notna() & values.isna()).to_numpy(bool)
     mend = "write 0/1 or yes/no, or list what means yes in `positive` (and no in `negative`) of this variable"
     return values, cell_faults(wrong, rows, cells, column, "0/1, yes/no or true/false", mend)
 
 
 def _levels(column: str, variable: Variable, cells: pd.Series, rows: np.ndarray, coded: bool) -> tuple[pd.Series, list[Fault]]:
-    order = {plain(level): i for i, level in enumerate(variable.levels)}
+    order = {text: i for i, level in enumerate(variable.levels) for text in spellings(level)}
     codes = cells.map(lambda c: order.get(plain(c)), na_action="ignore").astype("Int64")
     wrong = (cells.notna() & codes.isna()).to_numpy(bool)
     mend = "correct the cell, or add the value to `levels` of this variable in the config"
-    expected = "one of " + ", ".join(order)
+    expected = "one of " + ", ".join(spellings(level)[0] for level in variable.levels)
     faults = cell_faults(wrong, rows, cells, column, expected, mend)
     return (codes if coded else cells.map(plain, na_action="ignore").astype("string")), faults
 
@@ -116,13 +148,27 @@ def _derive(variable: Variable, cells: pd.Series) -> pd.Series:
     return cells.map(distinct, na_action="ignore").astype("Int64")
 
 
-def _meaning(variable: Variable, cell: str) -> int | None:
+def _parts(variable: Variable, cell: str) -> list[str]:
     parts = [p.strip() for p in str(cell).split(variable.separator)] if variable.separator else [str(cell)]
-    parts = [p for p in parts if p]
+    return [p for p in parts if p]
+
+
+def _list_faults(variable: Variable, column: str, cells: pd.Series) -> list[Fault]:
+    """Listed values that no cell has though one is all but the same: every eye with it would count as a control."""
+    parts = {part for cell in cells.dropna().unique() for part in _parts(variable, cell)}
+    return [
+        Fault(None, column, f"a cell that is {text!r}, as `{key}` says", f"none, but {near!r}", f"write {near!r} in `{key}`")
+        for key in ("positive", "negative")
+        for text, near in slips(getattr(variable, key), parts)
+    ]
+
+
+def _meaning(variable: Variable, cell: str) -> int | None:
+    parts = _parts(variable, cell)
 
     def says(values, pattern) -> bool:
-        listed = {plain(v) for v in values or ()}
-        return any(plain(p) in listed or (pattern is not None and re.search(pattern, p, re.IGNORECASE)) for p in parts)
+        texts = listed(values)
+        return any(plain(p) in texts or (pattern is not None and re.search(pattern, p, re.IGNORECASE)) for p in parts)
 
     if says(variable.positive, variable.positive_pattern):
         return 1

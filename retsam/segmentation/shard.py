@@ -121,6 +121,8 @@ def _read_one(row: dict, metrics: pd.DataFrame, max_pixels: int) -> tuple[dict, 
         photograph = read_photograph(row["path"], max_pixels=max_pixels)
         if pd.isna(row.get("um_per_px")) and photograph.um_per_px:
             row = {**row, "um_per_px": photograph.um_per_px}
+        if eye is None and photograph.eye:
+            row = {**row, "eye": photograph.eye}
         return row, prepare(photograph.rgb, FieldOfView.from_columns(quality))
     except UnreadablePhotograph as error:
         return row, Failure(image_id, error.reason, error.detail, eye)

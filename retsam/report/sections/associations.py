@@ -53,13 +53,14 @@ def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
 
 
 def blank(table: pd.DataFrame) -> None:
-    """Empty the estimates and counts of rows marked ``hidden`` (in place), and say so in ``note``."""
+    """Empty the estimates and counts of rows marked ``hidden`` (in place), and say so in ``note`` where there was an estimate."""
     rows = table["hidden"]
+    shown = table["estimate"].notna() if "estimate" in table else rows
     for column in ("n_cases", "n", "estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p", "q", "ratio", "ratio_low", "ratio_high"):
         if column in table:
             table[column] = table[column].astype("Float64").mask(rows)
     note = table["note"].astype("string") if "note" in table else pd.Series(pd.NA, index=table.index, dtype="string")
-    table["note"] = note.mask(rows, "small_cell")
+    table["note"] = note.mask(rows & (shown | note.isna() | (note == "")), "small_cell")
 
 
 def bonferroni(study: Study, table: pd.DataFrame) -> pd.Series:
