@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from retsam.association.config import Circularity
-from retsam.association.outcomes import text_of
 from retsam.association.sample import PlanError, Sample
+from retsam.cohort.variables import id_text
 
 
 def learned_photographs(weights: Path) -> pd.DataFrame | None:
@@ -83,7 +83,7 @@ def training_subjects(
         for kind in ("image_id", "subject"):
             if kind in table:
                 known = table[table[kind].notna()]
-                pairs += [(str(h), kind, text_of(v)) for h, v in zip(known["head"], known[kind], strict=True)]
+                pairs += [(str(h), kind, id_text(v)) for h, v in zip(known["head"], known[kind], strict=True)]
     if config.model_card:
         path = Path(config.model_card)
         if not path.is_file():
@@ -91,11 +91,11 @@ def training_subjects(
         card = json.loads(path.read_text(encoding="utf-8"))
         for head, entry in (card.get("heads") or {}).items():
             for key, kind in (("training_images", "image_id"), ("training_subjects", "subject")):
-                pairs += [(head, kind, text_of(v)) for v in (entry or {}).get(key, ())]
+                pairs += [(head, kind, id_text(v)) for v in (entry or {}).get(key, ())]
     if learned is not None and quality is not None and "content_hash" in quality:
         seen = quality[["image_id", "content_hash"]].merge(learned, on="content_hash")
-        pairs += [(h, "image_id", text_of(i)) for i, heads in zip(seen["image_id"], seen["heads"], strict=True) for h in heads.split(";")]
-    subject_of = {text_of(i): text_of(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
+        pairs += [(h, "image_id", id_text(i)) for i, heads in zip(seen["image_id"], seen["heads"], strict=True) for h in heads.split(";")]
+    subject_of = {id_text(i): id_text(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
     here = set(subject_of.values())
     out: dict[str, set[str]] = {}
     for head, kind, value in pairs:
@@ -131,8 +131,8 @@ def without_learned(
     DataFrame
         A copy; the values are null with the reason :data:`HELD_OUT`. All other columns and rows stay.
     """
-    subject_of = {text_of(i): text_of(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
-    subjects = pd.Series([subject_of.get(text_of(i)) for i in biomarkers["image_id"]], index=biomarkers.index)
+    subject_of = {id_text(i): id_text(s) for i, s in zip(cohort["image_id"], cohort["subject"], strict=True) if not pd.isna(s)}
+    subjects = pd.Series([subject_of.get(id_text(i)) for i in biomarkers["image_id"]], index=biomarkers.index)
     changed: dict[str, pd.Series] = {}
     rows_of: dict[frozenset[str], pd.Series] = {}
     for name, own in needs.items():
@@ -172,7 +172,7 @@ def circularity(
     untrained : ndarray of bool [n]
         Rows of subjects whose labels taught no head at all.
     """
-    subjects = np.array([None if pd.isna(s) else text_of(s) for s in sample.frame["subject"]], dtype=object)
+    subjects = np.array([None if pd.isna(s) else id_text(s) for s in sample.frame["subject"]], dtype=object)
     analysed = {s for s in subjects if s is not None}
     rows = []
     for name in sample.names:

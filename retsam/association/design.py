@@ -109,7 +109,8 @@ def covariate_matrix(frame: pd.DataFrame, terms: Sequence[str]) -> Covariates:
         block = np.asarray(coded, dtype=float)[:, 1:]
         labels = [str(c).replace("`", "") for c in coded.columns[1:]]
         # A word that all rows share has no indicator; as a column of zeros it is dropped where others are, with a note.
-        constant = [term for term in terms if term in needed and rows[term].dtype == object and rows[term].nunique() == 1]
+        words = [term for term in terms if term in needed and not pd.api.types.is_numeric_dtype(rows[term].dtype)]
+        constant = [term for term in words if rows[term].nunique() == 1]
         block = np.column_stack([block, np.zeros((len(rows), len(constant)))])
         labels += constant
         block = block - block.mean(axis=0)

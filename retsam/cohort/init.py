@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from retsam.cohort.config import CohortConfig
+from retsam.cohort.config import RESERVED_COLUMNS, CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError
 from retsam.cohort.reading import SUFFIXES
 from retsam.cohort.samplesheet import EYES, find_photographs, guess_from_names, read_sheet
@@ -32,6 +34,10 @@ _OUTCOMES = (
     r"(diagnos\w*|disease\w*|label|class|dr|dr_?grade|retinopathy\w*|amd|glaucoma|myopia|dme\w*|grade|keywords|outcome|status|"
     r"cataract|hypertension)"
 )
+# Covariates whose numbers are codes.
+_CODED = r"(sex|gender|smok\w*|ethnic\w*|race|camera|site|centre|center)"
+# Dates that are of no visit.
+_NO_VISIT = r"(birth|dob|death|onset|diagnos\w*)"
 # Values that usually mean a healthy eye.
 _NORMAL = {"n", "normal", "healthy", "none", "no", "0", "normal fundus", "control"}
 # Photographs with a value from which on it is proposed as an outcome.
@@ -148,7 +154,7 @@ def _roles(sheet: pd.DataFrame, base: Path, source: Path, proposal: _Proposal) -
     proposal.said.append(f"photographs: column {paths[0]!r}{note}")
     for role in ("image_id", "subject", "eye", "visit", "um_per_px"):
         candidates = _matching(sheet, _NAMES[role], set(proposal.columns.values()))
-        fitting = [c for c in candidates if _fits(role, sheet[c])]
+        fitting = [c for c in candidates if _fits(role, sheet[c]) and not (role == "visit" and re.search(_NO_VISIT, c, re.IGNORECASE))]
         if fitting:
             proposal.columns[role] = fitting[0]
             more = f"; {sheet[fitting[0]].nunique():,} different" if role == "subject" else ""
@@ -201,10 +207,16 @@ def _number(cells: pd.Series) -> pd.Series:
     return pd.to_numeric(cells.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True), errors="coerce")
 
 
-def _variable_name(column: str, taken: set[str]) -> str:
+def _variable_name(column: str, taken: Collection[str]) -> str:
+    """Name of a variable of a column that no other has, nor the cohort table itself."""
     name = re.sub(r"\W+", "_", column.strip()).strip("_").lower() or "variable"
     name = f"v_{name}" if name[0].isdigit() else name
-    return name if name not in taken else f"{name}_2"
+    taken = {*taken, *RESERVED_COLUMNS}
+    return next(n for n in chain([name], (f"{name}_{k}" for k in count(2))) if n not in taken)
+
+
+def _taken(proposal: _Proposal) -> set[str]:
+    return {*proposal.labels, *proposal.covariates}
 
 
 def _add(section: dict[str, dict], name: str, column: str, **settings) -> None:
@@ -216,16 +228,15 @@ def _covariates(sheet: pd.DataFrame, proposal: _Proposal) -> None:
         known = sheet[column].dropna()
         if known.nunique() < 2:
             continue
-        kind = "continuous" if _numeric(known) and known.nunique() > 2 else "categorical"
+        coded = bool(_matching(sheet[[column]], _CODED, set())) and known.nunique() <= _MOST_VALUES
+        kind = "continuous" if _numeric(known) and known.nunique() > 2 and not coded else "categorical"
         if kind == "categorical" and known.nunique() > _MOST_VALUES:
             continue
         # Age and sex go by these names in the standard covariate sets.
         common = {r"age(_?(years?|yrs?|y))?": "age", r"(sex|gender)": "sex"}
-        plain_name = _variable_name(column, set())
+        plain_name = _variable_name(column, ())
         name = next((n for pattern, n in common.items() if re.fullmatch(pattern, plain_name) and n not in proposal.covariates), None)
-        name = name or _variable_name(
-            column, set(proposal.covariates) | {"path", "subject", "eye", "visit", "shard", "status", "reason", "detail"}
-        )
+        name = name or _variable_name(column, proposal.covariates)
         _add(proposal.covariates, name, column, type=kind)
         missing = f", missing in {len(sheet) - len(known):,}" if len(known) < len(sheet) else ""
         wrong = pd.to_numeric(known, errors="coerce").isna() if kind == "continuous" else known.isna()
@@ -243,24 +254,25 @@ def _labels(sheet: pd.DataFrame, proposal: _Proposal) -> None:
         words = known.map(lambda cell: plain(cell).lower())
         if words.isin(YES | NO).all():
             kind, n_yes = "0/1" if whole else "yes/no", int(words.isin(YES).sum())
-            _outcome(proposal, _variable_name(column, set(proposal.labels)), column, {"type": "binary"}, f"{kind}, {n_yes:,} yes")
+            _outcome(proposal, _variable_name(column, _taken(proposal)), column, {"type": "binary"}, f"{kind}, {n_yes:,} yes")
         elif whole and len(values) <= 10:
-            name = _variable_name(column, set(proposal.labels))
+            name = _variable_name(column, _taken(proposal))
             _add(proposal.labels, name, column, type="ordinal")
             proposal.said.append(f"label {name}: column {column!r}, grades {', '.join(sorted(map(plain, values.index)))}")
             lowest, *above = sorted(float(v) for v in values.index)
             positive = [int(v) if v.is_integer() else v for v in above]
             n_yes = int((numbers > lowest).sum())
-            _outcome(proposal, f"{name}_any", column, {"positive": positive}, f"{name} above {lowest:g}, {n_yes:,} yes")
+            any_of = _variable_name(f"{name}_any", _taken(proposal))
+            _outcome(proposal, any_of, column, {"positive": positive}, f"{name} above {lowest:g}, {n_yes:,} yes")
         elif not whole and len(values) <= _MOST_VALUES:
             normal = [v for v in values.index if v.lower() in _NORMAL]
-            label = _variable_name(column, set(proposal.labels))
+            label = _variable_name(column, _taken(proposal))
             _add(proposal.labels, label, column, type="categorical")
             common = [v for v in values.index if v not in normal and values[v] >= _FEWEST]
             few = "" if common else f"; none but a normal one in {_FEWEST} photographs: list what means yes in `positive` for an outcome"
             proposal.said.append(f"label {label}: column {column!r}, categorical: {', '.join(map(str, values.index[:8]))}{few}")
             for value in common:
-                name = _variable_name(f"{column}_{value}", set(proposal.labels))
+                name = _variable_name(f"{column}_{value}", _taken(proposal))
                 against = f"against {', '.join(map(repr, normal))}" if normal else "against all others"
                 settings = {"positive": [value]} | ({"negative": normal} if normal else {})
                 _outcome(proposal, name, column, settings, f"{value!r} {against}, {values[value]:,} yes")

@@ -16,7 +16,7 @@ import pandas as pd
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError, cell_faults
 from retsam.cohort.reading import SUFFIXES
-from retsam.cohort.variables import convert, listed, plain, slips, spellings
+from retsam.cohort.variables import convert, id_text, listed, plain, slips, spellings
 
 EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "dex": "R", "l": "L", "os": "L", "left": "L", "le": "L", "sin": "L"}
 
@@ -204,7 +204,7 @@ def _read_text(source: Path) -> pd.DataFrame:
 
 def _as_text(column: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
-        return column.map(plain, na_action="ignore").astype("string")
+        return column.map(id_text, na_action="ignore").astype("string")
     return column.astype("string")
 
 
@@ -437,6 +437,9 @@ def guess_from_names(relative: list[str]) -> tuple[pd.DataFrame, list[str]]:
     eyes = [EYES[w[0].group().lower()] for w in words]
     if len(set(eyes)) < 2:
         return nothing, [f"eye and subject are not guessed: every file name says {words[0][0].group()!r}"]
+    named = zip(stems, words, strict=True)
+    if any(re.search(r"\w", s[: w[0].start()]) and re.fullmatch(r"[^a-zA-Z0-9]*\d{1,2}", s[w[0].end() :]) for s, w in named):
+        return nothing, [f"eye and subject are not guessed: a number behind the eye may count photographs of one subject ({relative[0]})"]
     subjects = [re.sub(r"[^\w]+", "-", s[: w[0].start()] + s[w[0].end() :]).strip("-_") for s, w in zip(stems, words, strict=True)]
     if len(set(zip(subjects, eyes, strict=True))) < len(stems) or not all(subjects):
         return nothing, ["eye and subject are not guessed: the names without the eye do not tell subjects apart"]

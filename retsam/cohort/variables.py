@@ -18,13 +18,23 @@ _BOOLEAN = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def plain(value: object) -> str:
-    """Text of a value as lists in a config and cells of a table can both be compared: ``2``, ``2.0`` and ``"2"`` are one."""
+    """Text of a value as lists in a config and cells of a table can both be compared: ``2``, ``2.0`` and ``"2"`` are one.
+
+    Not for ids (:func:`id_text`): ``007`` and ``7``, ``1.10`` and ``1.1`` are one value and two people.
+    """
     text = str(value).strip()
-    try:
-        number = float(text)
-    except ValueError:
+    if re.fullmatch(r"[+-]?\d+", text):
+        return str(int(text))
+    if not re.fullmatch(r"[+-]?(\d+\.\d*|\.\d+)", text):
         return text
+    number = float(text)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def id_text(value: object) -> str:
+    """Text of an id, as it is written; of a whole number that a table holds as a decimal one, without the decimals."""
+    whole = isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(value) < 2**53
+    return str(int(value)) if whole else str(value).strip()
 
 
 def spellings(value: object) -> tuple[str, ...]:
