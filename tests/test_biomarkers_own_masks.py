@@ -1,5 +1,7 @@
 """`retsam measure --masks`: masks that a user brings, every encoding, every fault."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,9 @@ from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye import measure
 from retsam.biomarkers.eye_phantoms import EyePhantom, Spot
 from retsam.biomarkers.own_masks import MaskTableError, load_own_masks, measure_own_masks, read_mask_table
+from retsam.masks.export import export_stores
+from retsam.masks.masks import Failure
+from retsam.masks.store import write_store
 
 CONFIG = BiomarkersConfig(scheduler="synchronous")
 SPOTS = (Spot("hemorrhage", 0.5, 0.5, 0.1), Spot("hard_exudate", -0.5, 0.4, 0.1), Spot("microaneurysm", 0.4, -0.4, 0.05))
@@ -189,3 +194,40 @@ def test_command_reports_a_bad_table(tmp_path):
     (tmp_path / "t.csv").write_text("image_id,artery\na,absent.png\n")
     result = CliRunner().invoke(command, ["--masks", str(tmp_path / "t.csv"), "--out", str(tmp_path / "o.csv")])
     assert result.exit_code == 1 and "no such file" in result.output
+
+
+def test_an_export_with_failed_photographs_is_measured(masks, tmp_path):
+    """The photograph that could not be segmented is a failed row with its reason, and the others are measured."""
+    failures = [Failure("b", "unreadable", "not a picture", "L"), Failure("c", "too_small")]
+    good = replace(masks, image_id="a", status=dict.fromkeys(masks.planes, "supervised"), native=False)
+    store = write_store(tmp_path / "s.zarr", [good, *failures], {})
+    export_stores([store], tmp_path / "png")
+    rows = measure_own_masks(tmp_path / "png" / "masks.csv", CONFIG, quiet=True).to_pylist()
+    assert [(row["image_id"], row["status"], row["reason"]) for row in rows] == [
+        ("a", "ok", None), ("b", "failed", "unreadable"), ("c", "failed", "too_small")
+    ]  # fmt: skip
+    assert rows[1]["detail"] == "not a picture" and rows[1]["eye"] == "L" and rows[0]["cdr_vertical"] > 0
+    export_stores([store], tmp_path / "none", image_ids=["b"])
+    assert [row["reason"] for row in measure_own_masks(tmp_path / "none" / "masks.csv", CONFIG, quiet=True).to_pylist()] == ["unreadable"]
+
+
+def test_one_strange_mask_leaves_its_neighbours_alone(folder, masks, monkeypatch):
+    Image.fromarray(np.zeros(masks.fov.shape, np.float32)).save(folder / "png" / "float.tif")
+    Image.fromarray(masks.planes["artery"]).convert("L").save(folder / "png" / "lossy.jpg")
+    good = pd.read_csv(folder / "masks.csv")
+    rows = pd.concat([good] * 4, ignore_index=True).assign(image_id=list("abcd"))
+    rows.loc[1, "lesions"], rows.loc[2, "artery"] = "png/float.tif", "png/lossy.jpg"
+    rows.to_csv(folder / "four.csv", index=False)
+    found = measure_own_masks(folder / "four.csv", CONFIG, quiet=True).to_pylist()
+    assert [row["reason"] for row in found] == [None, "bad_encoding", "bad_encoding", None]
+    assert "whole numbers, found float32" in found[1]["detail"] and "lossless" in found[2]["detail"]
+
+    def load(row):
+        if row.image_id == "a":
+            raise RuntimeError("no one thought of this")
+        return load_own_masks(row)
+
+    monkeypatch.setattr("retsam.biomarkers.own_masks.load_own_masks", load)
+    found = measure_own_masks(folder / "four.csv", CONFIG, quiet=True).to_pylist()
+    assert [row["reason"] for row in found] == ["measurement_failed", "bad_encoding", "bad_encoding", None]
+    assert found[0]["detail"] == "RuntimeError: no one thought of this"

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from retsam.evaluation import run
-from retsam.evaluation.public import DATASETS, LayoutError, describe, find, prepare
+from retsam.evaluation.public import DATASETS, LayoutError, decode, describe, find, prepare
 from retsam.evaluation.reference import read_manifest, read_reference
 
 SHAPE = (60, 80)
@@ -321,6 +321,7 @@ def test_details(tmp_path):
     manifest, references = rows("e_ophtha")
     assert [list(r.masks) for r in references] == [["hard_exudate"], ["hard_exudate"], ["microaneurysm"]]
     assert not references[1].masks["hard_exudate"].any()
+    assert manifest["group"].tolist() == ["e_ophtha:E0000404", "e_ophtha:E0000001", "e_ophtha:E0000043"], "a patient, in both parts"
     manifest, references = rows("mmac")
     assert [r.presence["tessellation"] for r in references] == [False, True, True]
     assert [r.presence["patchy_atrophy"] for r in references] == [False, False, True]
@@ -370,3 +371,12 @@ def test_names_are_forgiving(tmp_path):
     assert find("Drishti-GS", tmp_path)[0] == find("DRISHTI_GS1", tmp_path)[0] == "drishti_gs"
     with pytest.raises(LayoutError, match="no public data set 'MESSIDOR'.*known are drive"):
         find("MESSIDOR", tmp_path)
+
+
+def test_soft_maps_count_experts_of_all(tmp_path):
+    """A map whose highest value is one expert in four is no consensus; a file of 0 and 1 has no experts to count."""
+    save(tmp_path / "soft.png", np.where(DISC, 64, 0))
+    save(tmp_path / "cup.png", np.zeros(SHAPE))
+    assert not decode.disc_and_cup(tmp_path / "soft.png", tmp_path / "cup.png")(SHAPE).any()
+    Image.fromarray(DISC.astype(np.uint8)).save(tmp_path / "binary.png")
+    assert (decode.disc_and_cup(tmp_path / "binary.png", tmp_path / "cup.png")(SHAPE) == DISC).all()

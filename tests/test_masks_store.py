@@ -127,6 +127,15 @@ def test_stores_that_do_not_belong_together(tmp_path):
         open_stores([])
 
 
+def test_stores_in_different_pens_do_not_belong_together(tmp_path):
+    """An older store says nothing of pens and is no fault."""
+    pens = {"old": {}, "own": {"pen": "drive"}, "none": {"pen": None}}
+    paths = {name: write_store(tmp_path / f"{name}.zarr", [make(name, 1)], ATTRS | pen) for name, pen in pens.items()}
+    with pytest.raises(StoreError, match="pen of .*none.zarr differs from that of .*own.zarr"):
+        open_stores(paths.values())
+    assert open_stores([paths["old"], paths["own"]]).sizes["image"] == open_stores([paths["old"], paths["none"]]).sizes["image"] == 2
+
+
 WRITER = """
 import os, sys, time
 sys.path.insert(0, {tests!r})

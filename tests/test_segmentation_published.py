@@ -141,6 +141,19 @@ def test_masks_lie_where_the_photograph_shows_them():
     assert segmenter.predict([image, image])[1].frame == prediction.frame
 
 
+def test_arteries_and_veins_are_each_what_reaches_its_threshold():
+    """As the authors' inference keeps them: also where the other is likelier."""
+    segmenter = p.PublishedSegmenter(None, device="cpu", network=Painter())
+    prediction = segmenter.predict([np.full((480, 480, 3), 60, np.uint8)])[0]
+    prediction.fov[...] = True
+    for name, value in (("artery", 0.35), ("vein", 0.6), ("vessel", 0.6)):
+        prediction.probabilities[name] = np.full_like(prediction.probabilities[name], value)
+    planes = prediction.masks().planes
+    assert planes["artery"].all() and planes["vein"].all() and planes["vessel"].all()
+    prediction.probabilities["artery"][...] = 0.25
+    assert not prediction.masks().planes["artery"].any()
+
+
 def test_no_weights_is_said():
     with pytest.raises(ValueError, match="ships no weights"):
         p.PublishedSegmenter(None)

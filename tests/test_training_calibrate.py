@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import cv2
@@ -14,6 +15,7 @@ from retsam.segmentation.predict import prepare
 from retsam.segmentation.targets import TASKS
 from retsam.training.calibrate import calibrate
 from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.export import build_card
 
 
 class BrightIsExudate:
@@ -71,3 +73,44 @@ def test_a_photograph_that_cannot_be_read_is_named(tmp_path):
         (tmp_path / image).write_bytes(b"nothing")
     with pytest.raises(ValueError, match="names a photograph that could not be read"):
         calibrate(config, BrightIsExudate(), per_dataset=4)
+
+
+def test_a_head_that_no_photograph_shows_has_no_threshold(tmp_path, caplog):
+    """Healthy photographs alone cannot set one: NaN is no threshold, and no JSON."""
+    manifest = write_manifest(tmp_path)
+    table = pd.read_csv(manifest)
+    for name in table["lesions"]:
+        mask = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(tmp_path / name), np.where(mask == 8, 0, mask))
+    table["dr_grade"] = 0
+    table.to_csv(manifest, index=False)
+    settings = TaskConfig(datasets={"drawn": 1}, negatives={"drawn": 1})
+    config = TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", tasks={"lesions_dr": settings})
+    entries = calibrate(config, BrightIsExudate(), per_dataset=2)
+    assert set(entries) == {"microaneurysm", "hemorrhage", "hard_exudate"}
+    json.loads(json.dumps(entries, allow_nan=False))
+    assert "shows cotton_wool_spot" in caplog.text
+    assert "cotton_wool_spot" not in build_card(config, {}, entries, "mine")["heads"]
+
+
+@pytest.mark.parametrize("absent", [("artery",), ("artery", "vein", "vessel")])
+def test_vessels_without_a_class_are_calibrated_too(tmp_path, caplog, absent):
+    manifest = write_manifest(tmp_path)
+    for index in range(3):
+        for name, gone in (("av", 1), ("vessel", 255)):
+            path = tmp_path / f"{index}_{name}.png"
+            mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if name == "av" or "vessel" in absent:
+                cv2.imwrite(str(path), np.zeros_like(mask) if "vessel" in absent else np.where(mask == gone, 0, mask))
+    config = TrainConfig(manifest=manifest, root=tmp_path, out=tmp_path / "run", tasks={"vessels": TaskConfig(datasets={"drawn": 1})})
+    entries = calibrate(config, DarkIsVessel(), per_dataset=2)
+    assert set(entries) == {"artery", "vein", "vessel"} - set(absent)
+    assert f"shows {', '.join(absent)}" in caplog.text
+
+
+class DarkIsVessel(BrightIsExudate):
+    """A network that gives dark lines to all of the vessels' heads."""
+
+    def _shown(self, rgb):
+        shown = np.where((rgb[..., 0] < 175) & (rgb[..., 0] > 60), 0.8, 0.05).astype(np.float32)
+        return {name: shown for name in TASKS["vessels"]}

@@ -3,7 +3,8 @@
 Columns (all but ``image_id`` and one mask optional; paths relative to the table): ``image_id``; ``eye`` (R, L, OD, OS, right, left);
 ``artery``, ``vein``, ``vessel``, ``fov`` (PNG, zero or not); ``disc_cup`` (PNG index: 0 background, 1 disc outside the cup, 2 cup);
 ``lesions`` (PNG bit mask: 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 soft exudate); ``fovea_x``, ``fovea_y`` (pixels);
-``um_per_px``.
+``um_per_px``. Files are lossless. A row whose ``status`` is ``failed``, as `retsam masks export` writes it, is a photograph without masks;
+its ``reason`` and ``detail`` are handed on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from retsam.biomarkers.cohort import safe_row
@@ -26,12 +26,15 @@ from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye import failed_row
 from retsam.biomarkers.running import runner
 from retsam.biomarkers.tables import rows_to_arrow
+from retsam.masks.files import MaskFileError, check_values, read_index
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Failure, Masks
 
 BINARY = ("artery", "vein", "vessel", "fov")
 MASK_COLUMNS = ("artery", "vein", "vessel", "disc_cup", "lesions")
 COLUMNS = ("image_id", "eye", *BINARY[:3], "disc_cup", "lesions", "fov", "fovea_x", "fovea_y", "um_per_px")
+# What `retsam masks export` adds: photographs without masks stay in its table, and in that of their biomarkers.
+_EXPORTED = ("status", "reason", "detail")
 
 #: Bit of the `lesions` mask -> target.
 LESION_BITS = {1: "microaneurysm", 2: "hemorrhage", 4: "hard_exudate", 8: "cotton_wool_spot"}
@@ -58,6 +61,8 @@ class OwnMasks:
     files: dict[str, str]
     fovea: tuple[float, float] | None
     um_per_px: float | None
+    failure: tuple[str, str] | None = None
+    """Reason and detail of a photograph that the table itself says has no masks."""
 
 
 def _number(text: str, where: str, faults: list[str], positive: bool = False) -> float | None:
@@ -96,18 +101,19 @@ def read_mask_table(path: str | Path) -> list[OwnMasks]:
     faults: list[str] = []
     for column in table.columns:
         near = difflib.get_close_matches(column.lower(), COLUMNS, n=1, cutoff=0.8)
-        if column not in COLUMNS and near and near[0] not in table.columns:
+        if column not in (*COLUMNS, *_EXPORTED) and near and near[0] not in table.columns:
             faults.append(f"column {column!r}: unknown; is {near[0]!r} meant?")
     if "image_id" not in table.columns:
         faults.append(f"column 'image_id': missing; found {', '.join(table.columns)}")
-    if not set(MASK_COLUMNS) & set(table.columns):
+    failed = table["status"].str.strip().str.lower().eq("failed") if "status" in table.columns else pd.Series(False, index=table.index)
+    if not set(MASK_COLUMNS) & set(table.columns) and not (len(table) and failed.all()):
         faults.append(f"no column with masks; expected at least one of {', '.join(MASK_COLUMNS)}")
     if not len(table):
         faults.append("the table has no rows")
     rows = []
     first_row: dict[str, int] = {}
     for number, record in enumerate(table.to_dict("records"), start=2):
-        cell = {column: str(record.get(column, "")).strip() for column in COLUMNS}
+        cell = {column: str(record.get(column, "")).strip() for column in (*COLUMNS, *_EXPORTED)}
         image_id = cell["image_id"]
         if "image_id" in table.columns and not image_id:
             faults.append(f"row {number}, column 'image_id': empty")
@@ -117,6 +123,10 @@ def read_mask_table(path: str | Path) -> list[OwnMasks]:
         eye = _EYES.get(cell["eye"].lower())
         if cell["eye"] and eye is None:
             faults.append(f"row {number}, column 'eye': expected R or L (or OD, OS, right, left), found {cell['eye']!r}")
+        if failed.iloc[number - 2]:
+            reason = (cell["reason"] or "no_masks", cell["detail"] or "the table of masks says that this photograph has none")
+            rows.append(OwnMasks(image_id, eye, {}, None, None, reason))
+            continue
         files = {}
         for column in (*MASK_COLUMNS, "fov"):
             if cell[column]:
@@ -135,57 +145,18 @@ def read_mask_table(path: str | Path) -> list[OwnMasks]:
     return rows
 
 
-class _BadMask(ValueError):
-    """A mask file that cannot be used; ``reason`` is the row's code."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def read_index(path: str) -> np.ndarray:
-    """A PNG mask as integers [H, W]; a colour image must have three equal channels.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a readable single-channel image.
-    """
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _BadMask("unreadable", f"{path}: cannot be read as an image: {error}") from error
-    if values.ndim == 3:
-        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-        if (colours != colours[..., :1]).any():
-            raise _BadMask("bad_encoding", f"{path}: expected one channel (or three equal ones), found a colour image {values.shape}")
-        values = colours[..., 0]
-    return values
-
-
-def _check_values(values: np.ndarray, highest: int, column: str, path: str) -> None:
-    found = np.unique(values)
-    if found[-1] > highest:
-        raise _BadMask(
-            "bad_encoding",
-            f"{path}: column {column!r} expects values 0 to {highest}, found {', '.join(map(str, found[:8].tolist()))}; "
-            "see `retsam measure --help` for the encoding",
-        )
-
-
 def load_own_masks(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
     """Masks of one row at their own resolution, and the columns of :data:`EXTRA_COLUMNS`; or why there are none."""
+    if row.failure is not None:
+        return Failure(row.image_id, *row.failure, row.eye)
     try:
-        images = {column: read_index(path) for column, path in row.files.items()}
+        images = {column: read_index(path, column) for column, path in row.files.items()}
         shapes = {column: image.shape for column, image in images.items()}
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"{column} {shape[1]}x{shape[0]}" for column, shape in shapes.items())
-            raise _BadMask("size_mismatch", f"the masks of one photograph must have one size, found {sizes}")
-        for column, highest in (("disc_cup", 2), ("lesions", sum(LESION_BITS))):
-            if column in images:
-                _check_values(images[column], highest, column, row.files[column])
-    except _BadMask as error:
+            raise MaskFileError("size_mismatch", f"the masks of one photograph must have one size, found {sizes}")
+        images = {column: check_values(image, column, row.files[column]) for column, image in images.items()}
+    except MaskFileError as error:
         return Failure(row.image_id, error.reason, str(error), row.eye)
     height, width = next(iter(shapes.values()))
     planes = {column: images[column] > 0 for column in ("artery", "vein", "vessel") if column in images}
@@ -214,8 +185,11 @@ def load_own_masks(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
 
 
 def own_row(row: OwnMasks, config: BiomarkersConfig) -> dict[str, Any]:
-    """Row of the biomarker table for one row of the table of masks."""
-    loaded = load_own_masks(row)
+    """Row of the biomarker table for one row of the table of masks; whatever is wrong with its files is that row's fault alone."""
+    try:
+        loaded = load_own_masks(row)
+    except Exception as error:  # the three rows that it is measured with must not fail with it
+        loaded = Failure(row.image_id, "measurement_failed", f"{type(error).__name__}: {error}", row.eye)
     if isinstance(loaded, Failure):
         return failed_row(loaded, config)
     masks, sources = loaded

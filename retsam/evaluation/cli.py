@@ -114,7 +114,7 @@ def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | No
     from retsam.segmentation.predict import Segmenter
 
     own = None if pen == "own" else pen
-    return Segmenter(weights, device, batch_size=batch_size, pen=own, tasks=tasks or None, unbiased=unbiased)
+    return Segmenter(weights=weights, device=device, batch_size=batch_size, pen=own, tasks=tasks or None, unbiased=unbiased)
 
 
 def _run(

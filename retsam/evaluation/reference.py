@@ -4,7 +4,8 @@ Columns (a missing mask means not labelled, never absent): ``dataset``, ``image`
 ``vessel``, ``disc``, ``disc_expert2``, ``fov``: PNG, 0 or not; ``av``: 1 artery, 2 vein, 3 crossing (both), 4 uncertain;
 ``disc_cup``: 1 disc outside the cup, 2 cup; ``lesions``: bits 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 cotton-wool spot;
 ``lesions_labelled``: which of those bits were looked for (all where not given); ``bright``: 1 exudate, 2 other bright lesion;
-``fovea_x, fovea_y, od_x, od_y``: px in the stored image; ``expert_vcdr``. Further columns named as a target hold a mask of it, and
+``fovea_x, fovea_y, od_x, od_y``: px in the stored image; ``expert_vcdr``. Training also reads ``subject_id``, ``diagnosis``,
+``dr_grade`` and ``quality``. Further columns named as a target hold a mask of it, and
 ``has_<target>`` holds 0 or 1 for its presence anywhere in the image.
 """
 
@@ -17,12 +18,14 @@ import numpy as np
 import pandas as pd
 
 from retsam.segmentation.targets import TARGETS
-from retsam.training.labels import LESION_BITS, read_mask
+from retsam.training.labels import LESION_BITS, lesions_looked_for, read_mask
 
 LESIONS = tuple(name for name in LESION_BITS if name != "known")
 """Of the ``lesions`` bit mask, lowest bit first."""
 MASK_COLUMNS = ("vessel", "av", "fov", "disc", "disc_expert2", "disc_cup", "lesions", "bright")
 REQUIRED = ("dataset", "image")
+NUMBERS = ("fovea_x", "fovea_y", "od_x", "od_y", "expert_vcdr", "lesions_labelled")
+OPTIONAL = ("split", "group", *MASK_COLUMNS, *NUMBERS, "subject_id", "diagnosis", "dr_grade", "quality")
 OWN_MASKS = tuple(t for t in TARGETS if t not in ("vessel", "disc", "fovea"))
 """Targets that a column of their own name may hold a mask of."""
 
@@ -78,16 +81,18 @@ class Reference:
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
-    """Read and check a manifest; all faults at once.
+    """Read and check a manifest, for evaluation and training alike; all faults at once.
+
+    Optional columns that are missing are there, and empty; a photograph without a group is its own.
 
     Raises
     ------
     ManifestError
-        Columns missing, no rows, rows without dataset or image, coordinates that are no numbers.
+        Columns missing, no rows, rows without dataset or image, numbers that are none.
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read as CSV ({error})") from error
     faults = [f"no column {name!r}; found {', '.join(table.columns)}" for name in REQUIRED if name not in table.columns]
@@ -96,15 +101,15 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     if not faults:
         empty = table.index[table[list(REQUIRED)].isna().any(axis=1)]
         faults += [f"row {i + 2}: dataset or image is empty" for i in empty]
-    for name in [c for c in ("fovea_x", "fovea_y", "od_x", "od_y", "expert_vcdr") if c in table.columns]:
+    for name in [c for c in NUMBERS if c in table.columns]:
         numbers = pd.to_numeric(table[name], errors="coerce")
         faults += [f"row {i + 2}, {name}: {table[name][i]!r} is not a number" for i in table.index[numbers.isna() & table[name].notna()]]
         table[name] = numbers
     if faults:
         raise ManifestError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''} in the manifest", *faults]))
-    for name in ("split", "group", *MASK_COLUMNS, "lesions_labelled"):
+    for name in OPTIONAL:
         if name not in table.columns:
-            table[name] = pd.NA
+            table[name] = np.nan if name in NUMBERS else pd.Series(np.nan, table.index, dtype=object)
     # without a group, an image is its own
     table["group"] = table["group"].fillna(table["dataset"] + ":" + table["image"])
     return table
@@ -119,7 +124,7 @@ def _mask(reference: Reference, row, column: str, root: Path, shape: tuple[int, 
         reference.faults.append(("missing_mask", f"{column}: no file {path}"))
         return None
     try:
-        return read_mask(path, shape)
+        return read_mask(path, shape, column)
     except ValueError as error:
         reference.faults.append(("unusable_mask", f"{column}: {error}"))
         return None
@@ -186,7 +191,7 @@ def read_reference(row, root: Path, shape: tuple[int, int]) -> Reference:
 def _lesions(out: Reference, row, root: Path, shape: tuple[int, int]) -> None:
     lesions = _mask(out, row, "lesions", root, shape)
     if lesions is not None:
-        labelled = 15 if pd.isna(row.get("lesions_labelled")) else int(float(row["lesions_labelled"]))
+        labelled = lesions_looked_for(row)
         for target in LESIONS:
             if labelled & LESION_BITS[target]:  # a bit that is nowhere set says: absent from this image
                 out.masks[target] = (lesions & LESION_BITS[target]) > 0

@@ -76,7 +76,7 @@ class _Native:
             near[name] = unwarp(cv2.dilate(plane.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool), 0)
             added = unwarp(plane & ~(np.asarray(prediction.probabilities[name]) >= threshold), 0)
             self.planes[name] = (near[name] & (self.probability(name) >= threshold)) | added
-        if {"artery", "vein", "vessel"} <= planes.keys():
+        if {"artery", "vein", "vessel"} <= planes.keys() and not getattr(prediction, "independent_classes", False):
             # Parts of the vessels, here as in the store.
             parts = classes(self.planes["vessel"], self.probability("artery"), self.probability("vein"))
             for name, part in zip(("artery", "vein"), parts, strict=True):

@@ -105,7 +105,7 @@ def export_stores(
     Returns
     -------
     pandas.DataFrame
-        The rows of ``masks.csv``: one an image, with ``status`` and ``reason``; paths relative to ``out``.
+        The rows of ``masks.csv``: one an image, with ``status`` and, of a failed one, ``reason`` and ``detail``; paths relative to ``out``.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def export_stores(
     for store in stores:
         for item in _chosen(store, wanted):
             if isinstance(item, Failure):
-                rows.append({"image_id": item.image_id, "eye": item.eye, "status": "failed", "reason": item.reason})
+                rows.append({"image_id": item.image_id, "eye": item.eye, "status": "failed", "reason": item.reason, "detail": item.detail})
                 continue
             name = folder_name(item.image_id)
             row = export_masks(item, out / name, targets)

@@ -38,8 +38,8 @@ BLOCK = 16
 
 DTYPES = {name: np.dtype(np.uint8 if len(targets) <= 8 else np.uint16) for name, targets in STORE_GROUPS.items()}
 
-SHARED_ATTRIBUTES = ("weights_sha256", "thresholds", "target_status", "frame_side")
-"""Attributes that must agree in stores that are opened together."""
+SHARED_ATTRIBUTES = ("weights_sha256", "thresholds", "target_status", "frame_side", "pen")
+"""Attributes that must agree in stores that are opened together; older stores have no ``pen``."""
 
 COLUMNS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "image_id": (("image",), "str", "image id"),
@@ -358,10 +358,9 @@ def open_stores(paths: Iterable[str | Path], chunk: int | None = None) -> xr.Dat
         sets.append(opened)
     faults = []
     for name in SHARED_ATTRIBUTES:
-        values = {json.dumps(ds.attrs.get(name), sort_keys=True) for ds in sets}
-        if len(values) > 1:
-            differing = [str(p) for p, ds in zip(paths, sets, strict=True) if ds.attrs.get(name) != sets[0].attrs.get(name)]
-            faults.append(f"{name} of {', '.join(differing)} differs from that of {paths[0]}")
+        known = [(path, ds.attrs.get(name)) for path, ds in zip(paths, sets, strict=True) if name != "pen" or name in ds.attrs]
+        if differing := [str(path) for path, value in known if value != known[0][1]]:
+            faults.append(f"{name} of {', '.join(differing)} differs from that of {known[0][0]}")
     ids = np.concatenate([ds.image_id.values for ds in sets])
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():

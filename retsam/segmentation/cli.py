@@ -26,13 +26,14 @@ def segment(config_path: str, shard_file: str, metrics: str, out: str, quiet: bo
     """
     import pandas as pd
 
+    from retsam.cohort.ingest import read_shard
     from retsam.config import load_config
     from retsam.segmentation.shard import segment_shard
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     config = load_config(config_path)
-    shard = pd.read_csv(shard_file, dtype={"image_id": str, "path": str, "eye": str})
     try:
+        shard = read_shard(shard_file)  # not plain pandas, which takes an image called NA for a missing one
         segment_shard(shard, pd.read_parquet(metrics), Path(out), config.segmentation, config.cohort.max_pixels, progress=not quiet)
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error

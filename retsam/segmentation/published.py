@@ -248,6 +248,16 @@ def load_published(path: str | Path) -> PublishedNetwork:
     return network.eval()
 
 
+class _PublishedPrediction(Prediction):
+    """Arteries and veins as the authors' inference has them: each where it reaches its threshold, whatever the other says."""
+
+    independent_classes = True
+
+    def _planes(self) -> dict[str, np.ndarray]:
+        planes = super()._planes()
+        return planes | {name: (self.probabilities[name] >= self.thresholds[name]) & self.fov for name in ("artery", "vein")}
+
+
 class PublishedSegmenter:
     """The public checkpoint behind the same interface as :class:`retsam.segmentation.predict.Segmenter`.
 
@@ -320,7 +330,7 @@ class PublishedSegmenter:
             fovea = (float(x), float(y))
         masked = {name: np.where(inside, plane, 0).astype(np.float16) for name, plane in probabilities.items()}
         # the coordinate head gives no confidence; one half says so without hiding the point
-        return Prediction(masked, inside, frame, fovea, 0.5 if fovea else 0.0, self.thresholds, self.target_status)
+        return _PublishedPrediction(masked, inside, frame, fovea, 0.5 if fovea else 0.0, self.thresholds, self.target_status)
 
 
 def _box(fov: FieldOfView) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from retsam.segmentation.targets import PEAK, PEAKED, TASKS
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest, warp_bits
+
+log = logging.getLogger(__name__)
 
 CHOSEN = ("calibration", "pens", "twigs", "pen_twigs", "unbiased", "peak")
 """What :func:`calibrate` puts into the part of a head in the card, beside its threshold."""
@@ -54,7 +57,8 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
     dict
         Head -> ``threshold``, ``calibration`` (gain, offset) from expected to observed Dice where enough photographs allow it, of vessels
         ``twigs``, ``unbiased`` (``threshold``, ``twigs``), ``pens`` and ``pen_twigs`` (pen -> threshold) where there are pens, and of
-        lesions ``peak`` (:func:`retsam.evaluation.thresholds.peak_threshold`).
+        lesions ``peak`` (:func:`retsam.evaluation.thresholds.peak_threshold`). A head that none of the photographs shows is not among
+        them; a warning names it.
     """
     manifest = read_manifest(config)
     train = manifest[~manifest["held_out"]]
@@ -97,8 +101,14 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
                 shown = Histogram(shown.positive, np.rint(shown.negative * factor).astype(np.int64))
                 for group in histograms[name].values():
                     group.append(shown)
-    entries = {name: _head_entry(name, histograms[name]) for name in HEADS if histograms[name]}
-    if vessels[False]:
+    entries = {name: _head_entry(name, histograms[name]) for name in HEADS if _is_drawn(histograms[name])}
+    if unseen := [name for name, groups in histograms.items() if groups and name not in entries]:
+        log.warning(
+            "no training photograph that chooses thresholds shows %s: these heads get none, and a new card leaves them out; calibrate with "
+            "more photographs of each data set (--per-dataset), or with a data set that shows them",
+            ", ".join(unseen),
+        )
+    if vessels[False] and "vessel" in entries:
         entry = entries["vessel"]
         few = {dataset: _unpacked(group[:_TWIG_PHOTOGRAPHS]) for dataset, group in vessels[False].items()}
         entry["twigs"] = twig_threshold(few, entry["threshold"])
@@ -117,10 +127,11 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
         entries[name]["peak"] = peak_threshold(pairs, specks, thresholds[name], postprocess.SMALLEST[name])
         if entries[name]["peak"] is not None:
             thresholds[name + PEAK] = entries[name]["peak"]
-    if vessels[False] and entries["vessel"]["twigs"] is not None:
+    if "vessel" in entries and entries["vessel"].get("twigs") is not None:
         thresholds[postprocess.TWIGS] = entries["vessel"]["twigs"]
     for name, calibration in _calibrations(photographs, thresholds).items():
-        entries[name]["calibration"] = calibration
+        if name in entries:
+            entries[name]["calibration"] = calibration
     return entries
 
 
@@ -164,7 +175,7 @@ def _calibrations(photographs: list[_Photograph], thresholds: dict[str, float]) 
         fov = _unpack(photograph.fov, shape)
         probabilities = {name: plane.astype(np.float32) for name, plane in photograph.probabilities.items()}
         if {"artery", "vein", "vessel"} <= probabilities.keys():
-            vessel = postprocess.vessel_mask(probabilities["vessel"], fov, thresholds["vessel"], thresholds.get(postprocess.TWIGS))
+            vessel = postprocess.vessel_mask(probabilities["vessel"], fov, thresholds.get("vessel", 0.5), thresholds.get(postprocess.TWIGS))
             probabilities["artery"], probabilities["vein"] = smooth_classes(probabilities["artery"], probabilities["vein"], vessel)
         planes = postprocess.to_planes(probabilities, fov, thresholds)
         for name, bits in photograph.drawn.items():
@@ -252,6 +263,11 @@ def _native_histograms(task: str, prediction: Prediction, label: np.ndarray) -> 
     for name, truth, known in _drawn_heads(task, label):
         probability = prediction.frame.unwarp(np.asarray(prediction.probabilities[name], np.float32), 1)
         yield name, Histogram.of(np.clip(probability[known], 0, 1), truth[known])
+
+
+def _is_drawn(histograms: dict[str, list[Histogram]]) -> bool:
+    """Whether any photograph shows what the head finds: nothing else can choose a threshold."""
+    return any(h.positive.sum() > 0 for group in histograms.values() for h in group)
 
 
 def _head_entry(name: str, histograms: dict[str, list[Histogram]]) -> dict:

@@ -185,7 +185,8 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     out.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | raw}))
     needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
     own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out, tasks=needed), per_dataset), card["name"])
-    card["heads"] |= own["heads"]
+    # What the card says of a head that could not be calibrated is of another network.
+    card["heads"] = {head: entry for head, entry in card["heads"].items() if head not in owned} | own["heads"]
     card["architecture"] = own["architecture"]
     # What any view learned from counts: a run that holds more back takes nothing from the others' photographs.
     for dataset, entry in own["data"].items():

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from retsam.evaluation import reference
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation.looks import LARGE_SCALE, LARGE_SIDE
 from retsam.training import labels as lab
 from retsam.training.config import TaskConfig, TrainConfig
+from retsam.training.run import Run
 
 # Photographs that are crops already have no field of view to find.
 _CROPS = ("refuge_roi",)
@@ -40,11 +43,8 @@ class Frames:
     table: pd.DataFrame
 
 
-def held_out(manifest: pd.DataFrame, config: TrainConfig) -> pd.Series:
-    """Whether a row is kept out of training: an official test part, or the held-out share of its data set, by group.
-
-    A group's place depends only on its name, so it never moves when rows are added.
-    """
+def _kept_from_training(manifest: pd.DataFrame, config: Run) -> pd.Series:
+    """An official test part, or the held-out share of a data set, by group: before copies are set aside."""
 
     def number(group: str) -> float:
         return int(hashlib.sha256(str(group).encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
@@ -56,17 +56,42 @@ def held_out(manifest: pd.DataFrame, config: TrainConfig) -> pd.Series:
     return held | manifest["group"].isin(manifest.loc[held, "group"])
 
 
-def read_manifest(config: TrainConfig) -> pd.DataFrame:
-    """The manifest with a ``held_out`` column."""
-    manifest = pd.read_csv(config.manifest, dtype={"subject_id": str, "dr_grade": str}, low_memory=False)
+def set_aside(manifest: pd.DataFrame, config: Run) -> pd.Series:
+    """Whether a row is neither trained on nor scored: kept out of training, while a copy of it (``config.copies``) is trained on."""
+    kept = _kept_from_training(manifest, config)
+    trained = set(manifest.loc[~kept, "image"])
+    seen = [image for copies in config.copies if trained & set(copies) for image in copies]
+    return kept & manifest["image"].isin(seen)
+
+
+def held_out(manifest: pd.DataFrame, config: Run) -> pd.Series:
+    """Whether a row is kept out of training, to be scored: an official test part, or the held-out share of its data set, by group.
+
+    A group's place depends only on its name, so it never moves when rows are added. Copies of photographs that are trained on are not
+    among them (:func:`set_aside`), although no one trains on them either.
+    """
+    return _kept_from_training(manifest, config) & ~set_aside(manifest, config)
+
+
+def read_manifest(config: Run) -> pd.DataFrame:
+    """The manifest, as evaluation reads it, with a ``held_out`` column; without the rows that are neither trained on nor scored.
+
+    Raises
+    ------
+    ManifestError
+        Of :func:`retsam.evaluation.reference.read_manifest`.
+    """
+    manifest = reference.read_manifest(config.manifest)
+    # The split first: a row that is set aside still keeps its group out of training.
     manifest["held_out"] = held_out(manifest, config)
-    return manifest
+    return manifest[~set_aside(manifest, config)].reset_index(drop=True)
 
 
 def task_rows(manifest: pd.DataFrame, task: str, settings: TaskConfig, seed: int = 0) -> pd.DataFrame:
     """Training rows of a task, with the draw's ``weight`` (each data set's weight spread over its photographs) and ``negative``."""
-    column = {"vessels": ["vessel", "av"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"], "macula": ["fovea_x"]}[task]
+    column = {"vessels": ["vessel", "av"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"], "macula": ["fovea"]}[task]
     train = manifest[~manifest["held_out"]]
+    train = train.assign(fovea=train["fovea_x"].where(train["fovea_y"].notna()))
     parts = []
     for dataset, weight in settings.datasets.items():
         rows = train[(train["dataset"] == dataset) & train[column].notna().any(axis=1)]
@@ -80,7 +105,21 @@ def task_rows(manifest: pd.DataFrame, task: str, settings: TaskConfig, seed: int
     empty = [name for name, part in zip([*settings.datasets, *settings.negatives], parts, strict=True) if part.empty]
     if empty:
         raise ValueError(f"task {task}: no labelled training photograph in data sets {empty}; check the names against the manifest")
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    if task == "lesions_dr":
+        _require_all_lesions(rows[~rows["negative"]])
+    return rows
+
+
+def _require_all_lesions(rows: pd.DataFrame) -> None:
+    part = rows[rows.apply(lab.lesions_looked_for, axis=1) != lab.ALL_LESIONS]
+    if len(part):
+        names = ", ".join(part["image"].head(10)) + (f" and {len(part) - 10} more" if len(part) > 10 else "")
+        raise ValueError(
+            f"task lesions_dr: {lab.PARTLY_LABELLED}; found lesions_labelled {', '.join(map(str, sorted(set(part['lesions_labelled']))))} "
+            f"of {len(part)} photographs of {', '.join(sorted(set(part['dataset'])))}: {names}. Take the data set out of the task's "
+            "`datasets`, or its rows' `lesions` out of the manifest"
+        )
 
 
 def _frame(row, rgb: np.ndarray, side: int) -> tuple[Frame, np.ndarray]:
@@ -100,6 +139,33 @@ def load_large_frames(config: TrainConfig, task: str, settings: TaskConfig, fram
     return load_frames(config, task, progress, settings.model_copy(update={"frame": LARGE_SIDE}), frozenset(wanted))
 
 
+# Masks that a task's labels are made from.
+_MASKS = {"vessels": ("vessel", "av"), "optic_nerve": ("disc", "disc_expert2", "disc_cup"), "lesions_dr": ("lesions",), "macula": ()}
+
+
+def _sources(rows: pd.DataFrame, task: str, root: Path) -> list[list]:
+    """All that frames are made from, in what tells one state of it from another: a mask that was corrected is another mask."""
+
+    def state(name: str) -> list:
+        path = root / name
+        try:
+            about = path.stat()
+        except OSError:  # whoever reads it says so
+            return [str(path)]
+        return [str(path), about.st_size, about.st_mtime_ns]
+
+    return [
+        [
+            row["dataset"],
+            str(row["group"]),
+            bool(row["negative"]),
+            *(state(row[column]) for column in ("image", *_MASKS[task]) if isinstance(row[column], str)),
+            *([float(row["fovea_x"]), float(row["fovea_y"])] if task == "macula" else []),
+        ]
+        for row in rows.to_dict("records")
+    ]
+
+
 def load_frames(
     config: TrainConfig, task: str, progress: bool = True, settings: TaskConfig | None = None, images: frozenset[str] | None = None
 ) -> Frames:
@@ -108,7 +174,7 @@ def load_frames(
     rows = task_rows(read_manifest(config), task, settings, config.seed)
     if images is not None:
         rows = rows[rows["image"].isin(images)].reset_index(drop=True)
-    key = hashlib.sha256(json.dumps([list(rows["image"]), settings.frame, 5]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([_sources(rows, task, config.root), settings.frame, 6]).encode()).hexdigest()[:12]
     folder = config.out / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{task}-{key}"

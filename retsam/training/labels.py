@@ -9,30 +9,33 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from skimage.morphology import skeletonize
+
+from retsam.masks.files import check_values, read_index
 
 # Bits of a label, per task. `known` bits mark the pixels whose answer the annotators gave.
 VESSEL_BITS = {"artery": 1, "vein": 2, "vessel": 4, "known_av": 8, "known_vessel": 16, "class_only": 32, "skeleton": 64}
 NERVE_BITS = {"disc": 1, "cup": 2, "known_disc": 4, "known_cup": 8}
 LESION_BITS = {"microaneurysm": 1, "hemorrhage": 2, "hard_exudate": 4, "cotton_wool_spot": 8, "known": 16}
+ALL_LESIONS = 15
 FOV_BIT = 128
 
+PARTLY_LABELLED = f"expected masks of all four lesions (lesions_labelled {ALL_LESIONS} or empty): those not looked for would teach absence"
 
-def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Index mask ``[H, W]``.
+
+def read_mask(path: Path, shape: tuple[int, int], column: str = "") -> np.ndarray:
+    """Mask ``[H, W]`` of a column of the manifest (:func:`retsam.masks.files.read_index`).
 
     Raises
     ------
     ValueError
-        If the file cannot be read or its size is not the photograph's.
+        If the file cannot be read, its size is not the photograph's, or its values are not the column's.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None:
-        raise ValueError(f"{path}: expected a PNG mask, could not read it")
-    mask = mask[..., 0] if mask.ndim == 3 else mask
+    mask = read_index(path, column)
     if mask.shape != shape:
         raise ValueError(f"{path}: expected {shape[1]}x{shape[0]} px like its photograph, found {mask.shape[1]}x{mask.shape[0]}")
-    return mask
+    return check_values(mask, column, path)
 
 
 def vessel_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
@@ -41,12 +44,12 @@ def vessel_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     if not (has_av or has_vessel):
         return None
     label = np.zeros(shape, np.uint8)
-    vessel = read_mask(root / row["vessel"], shape) > 0 if has_vessel else None
+    vessel = read_mask(root / row["vessel"], shape, "vessel") > 0 if has_vessel else None
     if has_vessel:
         label |= bits["known_vessel"]
         label[vessel] |= bits["vessel"]
     if has_av:
-        av = read_mask(root / row["av"], shape)
+        av = read_mask(root / row["av"], shape, "av")
         # 3 is a crossing (both); HRF also writes it where the annotator was uncertain, so there the class is unknown. 4 is uncertain.
         unsure = (av == 4) | ((av == 3) & (row["dataset"] == "hrf"))
         label[(av == 1) | ((av == 3) & ~unsure)] |= bits["artery"]
@@ -72,15 +75,15 @@ def nerve_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     bits = NERVE_BITS
     label = np.zeros(shape, np.uint8)
     if isinstance(row["disc_cup"], str):
-        mask = read_mask(root / row["disc_cup"], shape)
+        mask = read_mask(root / row["disc_cup"], shape, "disc_cup")
         label |= bits["known_disc"] | bits["known_cup"]
         label[mask >= 1] |= bits["disc"]
         label[mask == 2] |= bits["cup"]
     elif isinstance(row["disc"], str):
-        disc = read_mask(root / row["disc"], shape) > 0
+        disc = read_mask(root / row["disc"], shape, "disc") > 0
         known = np.ones(shape, bool)
         if isinstance(row["disc_expert2"], str):
-            other = read_mask(root / row["disc_expert2"], shape) > 0
+            other = read_mask(root / row["disc_expert2"], shape, "disc_expert2") > 0
             known, disc = disc == other, disc & other
         label[known] |= bits["known_disc"]
         label[disc] |= bits["disc"]
@@ -89,11 +92,25 @@ def nerve_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     return label
 
 
+def lesions_looked_for(row) -> int:
+    """Bits of the lesions that the photograph's annotators looked for: all where the manifest does not say."""
+    given = row.get("lesions_labelled")
+    return ALL_LESIONS if pd.isna(given) else int(float(given))
+
+
 def lesion_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Bits of :data:`LESION_BITS` from the manifest's bit mask; None where the photograph has none."""
+    """Bits of :data:`LESION_BITS` from the manifest's bit mask; None where the photograph has none.
+
+    Raises
+    ------
+    ValueError
+        Also where only some lesions were looked for: a label has one bit for all of them that says where they are known.
+    """
     if not isinstance(row["lesions"], str):
         return None
-    return (read_mask(root / row["lesions"], shape) & 15) | LESION_BITS["known"]
+    if lesions_looked_for(row) != ALL_LESIONS:
+        raise ValueError(f"{root / row['lesions']}: {PARTLY_LABELLED}, found lesions_labelled {row['lesions_labelled']}")
+    return read_mask(root / row["lesions"], shape, "lesions") | np.uint8(LESION_BITS["known"])
 
 
 def healthy_lesion_label(shape: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ from retsam.training.mine import false_alarms
 from retsam.training.pseudo import load_pseudo
 from retsam.training.sampler import LARGE_CROP, Batch, BatchStream, TaskSampler
 
+log = logging.getLogger(__name__)
+
 _LOSSES = {"optic_nerve": losses.nerve_loss, "lesions_dr": losses.lesion_loss}
 
 
@@ -41,7 +44,7 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     Path
         ``<out>/weights.safetensors``: the moving average of the weights, half precision.
     """
-    view = own_view(config) if config.own_trunk else None
+    view = own_view(config) if config.own_trunk else shared_view(config)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _device(rank, world)
     if config.threads and device.type == "cpu":
@@ -160,6 +163,15 @@ def own_view(config: TrainConfig) -> str:
     return view
 
 
+def shared_view(config: TrainConfig) -> str | None:
+    """The view whose network a run starts from: that of all its tasks, ``roi`` where all crops are close-ups; None where they have none
+    in common."""
+    views = [view for view, used in VIEWS.items() if set(config.tasks) <= set(used)]
+    if "roi" in views and all(settings.roi == 1 for settings in config.tasks.values()):
+        return "roi"
+    return next((view for view in views if view != "roi"), None)
+
+
 def sole_view(tasks: Iterable[str]) -> str:
     """The one view that the tasks share.
 
@@ -215,8 +227,8 @@ def _device(rank: int, world: int) -> torch.device:
 
 
 def _initialise(model: RetinaNetwork, init: str, view: str | None = None, pens: dict[str, list[str]] | None = None) -> None:
-    """Start from ImageNet or from a weights file; from the tensors of one view where it is given. Pens start anew unless the file names
-    the same ones: a row of their table means the data set that it was trained on."""
+    """Start from ImageNet or from a weights file: from the network of one view where it is given, else from the tensors that views share.
+    Pens start anew unless the file names the same ones: a row of their table means the data set that it was trained on."""
     if init == "random":
         return
     if init == "imagenet":
@@ -226,6 +238,8 @@ def _initialise(model: RetinaNetwork, init: str, view: str | None = None, pens: 
         model.encoder.load_imagenet(torch.load(path, map_location="cpu", weights_only=True))
         return
     state, metadata = load_state(Path(init))
+    if view is None:
+        _warn_of_other_trunks(state, init, model.decoders)
     state = of_view(state, view) if view else state
     if metadata.get("pens") != pens:
         state = {name: value for name, value in state.items() if not name.endswith(".pen")}
@@ -233,6 +247,23 @@ def _initialise(model: RetinaNetwork, init: str, view: str | None = None, pens: 
     wrong = [name for name in missing.missing_keys if name.startswith("encoder.")]
     if wrong:
         raise ValueError(f"{init}: expected weights of this network, encoder tensors are missing: {wrong[:5]}")
+
+
+def _warn_of_other_trunks(state: dict[str, torch.Tensor], init: str, tasks: Iterable[str]) -> None:
+    """Say which decoders begin on a trunk that they were not trained with: one network can start from one trunk only."""
+    names = [name for name in state if not name.endswith(("running_mean", "running_var"))]
+    own = [view for view in VIEWS if any(name.startswith(f"views.{view}.encoder.") for name in names)]
+    views = [view for view in own if view != "roi"]  # the close-up's decoder lies beside the shared one, which fits the shared trunk
+    strangers = sorted({task for view in views for task in VIEWS[view] if task in tasks})
+    if strangers:
+        log.warning(
+            "%s: no view has all of the run's tasks (%s), so it starts from the trunk that views share; the decoders of %s belong to "
+            "another (%s) and begin far from what they were. Give the tasks of one view a run of their own to start from its trunk",
+            init,
+            ", ".join(sorted(tasks)),
+            ", ".join(strangers),
+            ", ".join(f"views.{view}" for view in views),
+        )
 
 
 @torch.no_grad()

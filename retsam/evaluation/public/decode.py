@@ -85,12 +85,13 @@ def grey_disc_cup(path: Path) -> Decoder:
 
 def _disc_and_cup(disc: Path, cup: Path, share: float, shape) -> np.ndarray:
     planes = [_sized(read_picture(p, "L"), shape, p) for p in (disc, cup)]
-    is_disc, is_cup = (p >= share * max(int(p.max()), 1) for p in planes)
+    # Relative to the highest value in files of 0 and 1 only: where no pixel has all experts, a map's highest value is less than all.
+    is_disc, is_cup = (p >= share * (255 if p.max() > 1 else 1) for p in planes)
     return np.where(is_disc | is_cup, np.where(is_cup, 2, 1), 0).astype(np.uint8)
 
 
 def disc_and_cup(disc: Path, cup: Path, share: float = 0.5) -> Decoder:
-    """Two masks -> 0, 1, 2; ``share`` of the experts in soft maps (the map's highest value is all of them)."""
+    """Two masks -> 0, 1, 2; ``share`` of the experts in soft maps (255, or 1 in a file of 0 and 1, is all of them)."""
     return partial(_disc_and_cup, disc, cup, share)
 
 

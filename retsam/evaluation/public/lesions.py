@@ -86,7 +86,10 @@ def ddr(tree: Tree) -> list[Entry]:
 
 
 def e_ophtha(tree: Tree) -> list[Entry]:
-    """Decencière et al. 2013: exudates (EX) and microaneurysms (MA) of partly the same photographs, folders a patient (E...)."""
+    """Decencière et al. 2013: exudates (EX) and microaneurysms (MA) of partly the same photographs, folders a patient (E...).
+
+    A patient is one group, whichever part a photograph lies in.
+    """
     out: list[Entry] = []
     for code, bit in (("EX", EX), ("MA", MA)):
         base = tree.folder(f"e_optha_{code}", f"e_ophtha_{code}", required=False)
@@ -103,10 +106,10 @@ def e_ophtha(tree: Tree) -> list[Entry]:
         )
         values = {"lesions_labelled": bit}
         for image, path in pairs.items():
-            out.append(Entry(image, "all", f"{code}:{image.parent.name}", {"lesions": decode.lesions({path: bit})}, values))
+            out.append(Entry(image, "all", image.parent.name, {"lesions": decode.lesions({path: bit})}, values))
         healthy = tree.folder(f"{base.name}/healthy", required=False)
         for image in tree.files(healthy, required=False, deep=True):
-            out.append(Entry(image, "all", f"{code}:{image.parent.name}", {"lesions": decode.lesions({})}, values))
+            out.append(Entry(image, "all", image.parent.name, {"lesions": decode.lesions({})}, values))
     if not out and not tree.faults:
         tree.fault("no folder e_optha_EX/ or e_optha_MA/")
     return out

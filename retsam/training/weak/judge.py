@@ -215,7 +215,7 @@ def score_outlines(config: WeakConfig, weights: Path) -> dict[str, dict[str, dic
         counts = []
         for row in tqdm(rows.to_dict("records"), desc=f"outlines of {target}", unit="image", mininterval=15):
             rgb = read_photograph(config.root / row["image"]).rgb
-            truth = read_mask(config.root / row[outline.column], rgb.shape[:2]) == outline.value
+            truth = read_mask(config.root / row[outline.column], rgb.shape[:2], outline.column) == outline.value
             item = prepare(rgb)
             masks = segmenter.predict_prepared([item])[0].masks()
             truth = item.frame.warp(truth, nearest=True) & masks.fov
