@@ -31,7 +31,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "grade": ("quality",),
     "segment": ("cohort.max_pixels", "segmentation"),
     "measure": ("biomarkers",),
-    "associate": ("study", "seed", "cohort.labels", "cohort.covariates", "association"),
+    # The weights name the list of photographs that taught them (``<weights>.learned.csv``), whose subjects are left out.
+    "associate": ("study", "seed", "cohort.labels", "cohort.covariates", "segmentation.weights", "association"),
     "report": (
         "study",
         "results",

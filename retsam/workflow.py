@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -26,6 +27,9 @@ FROZEN_TABLES = ("cohort.parquet", "quality.parquet", "biomarkers.parquet")
 #: Columns of the cohort that jobs on images depend on: no labels, no covariates.
 INDEX_COLUMNS = ("image_id", "path", "subject", "eye", "visit", "um_per_px")
 
+#: Where the workflow keeps one file or store a shard, under the results folder.
+SHARD_FILES = ("masks/s*.zarr", "parts/*/s*.parquet", "parts/*/s*.csv", "logs/*/s*.log", "benchmarks/*/s*.tsv")
+
 
 @dataclass(frozen=True)
 class StudyPlan:
@@ -41,7 +45,8 @@ class StudyPlan:
     cohort_digest : str
         Digest of these with labels and covariates.
     model_digests : dict of str to str
-        Stage to digest of the trained model that decides its result: network and model card, quality model.
+        Stage to digest of the trained model that decides its result: network and model card, quality model, and for associations the
+        list of photographs that taught the network.
     """
 
     config: StudyConfig
@@ -110,7 +115,7 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
         if missing:
             what = ", ".join(missing)
             raise ValueError(f"{config.results}: the study is frozen, but {what} is missing there; copy it there or set `frozen: false`")
-        return StudyPlan(config)
+        return StudyPlan(config, model_digests={"associate": learned_digest(config)})
     from retsam.cohort.faults import SamplesheetError
     from retsam.cohort.ingest import plan_shards
     from retsam.cohort.samplesheet import load_cohort
@@ -126,18 +131,72 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
         raise
     if faults := plan_faults(config, cohort.table):
         raise ValueError("\n  ".join([f"{config.cohort.samplesheet}: the analysis plan does not fit the samplesheet", *faults]))
+    empty = (cohort.files["size"] == 0).to_numpy()
     segment = weights_sha256(weights_file(config.segmentation))
     check_pen(config.segmentation)  # before any work, not at the first shard's segmentation
     return StudyPlan(
         config,
         shards=plan_shards(config.cohort, cohort),
-        index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)]),
-        cohort_digest=table_digest(cohort.table),
+        # Both tables say which files have no bytes, and such photographs are left out: an empty file that is replaced changes them.
+        index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)].assign(empty=empty)),
+        cohort_digest=table_digest(cohort.table.assign(**{"\x1fempty": empty})),
         model_digests={
             "segment": segment,
             "grade": file_sha256(Path(__file__).parent / "quality" / "model.json"),
+            "associate": learned_digest(config),
         },
     )
+
+
+def learned_digest(config: StudyConfig) -> str:
+    """SHA-256 of the list of photographs that taught a study's weights (``<weights>.learned.csv``); empty where they have none."""
+    listed = weights_file(config.segmentation).with_suffix(".learned.csv")
+    return file_sha256(listed) if listed.is_file() else ""
+
+
+def drop_shards(plan: StudyPlan) -> list[str]:
+    """Remove what an earlier, larger cohort left of shards that the study no longer has.
+
+    Mask stores are opened by their folder, so a store left there would keep the photographs of withdrawn participants in the study; and
+    provenance counts jobs by their logs and benchmarks. Only files and stores that are named like a shard, where this workflow writes
+    shards, are touched; a folder that is a link out of the results folder is left as it is, and told.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+        A plan without shards (a frozen study) removes nothing.
+
+    Returns
+    -------
+    list of str
+        What went and what stayed, one line each; none if nothing was left over.
+    """
+    if not plan.shards:
+        return []
+    results = Path(plan.results)
+    gone: set[str] = set()
+    left: set[str] = set()
+    for pattern in SHARD_FILES:
+        for path in sorted(results.glob(pattern)):
+            shard = path.name.removesuffix(path.suffix)
+            if shard in plan.shards or not re.fullmatch(r"s[0-9]{4,}", shard):
+                continue
+            if not path.parent.resolve().is_relative_to(results.resolve()):
+                left.add(str(path))
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            gone.add(shard)
+    said = []
+    if gone:
+        names = ", ".join(sorted(gone)[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
+        said.append(f"{plan.results}: the cohort has no shard {names} any more; what an earlier cohort left of it is removed.")
+    if left:
+        names = ", ".join(sorted(left))
+        said.append(f"{plan.results}: a link leads out of this folder to shards that the cohort no longer has; remove {names}")
+    return said
 
 
 def table_digest(table: pd.DataFrame) -> str:

@@ -83,7 +83,7 @@ def job_table(text: str) -> dict[str, int]:
 
 
 def finish(config: Path) -> None:
-    """Make the study look finished: every output there, older than nothing, and recorded as made with these settings."""
+    """Make the study look finished: every output there (as it is, where it is), and recorded as made with these settings."""
     done = snakemake("--configfile", str(config), "-n", "--summary", cwd=config.parent)
     folder = config.parent
     for line in done.stdout.splitlines()[1:]:
@@ -91,6 +91,8 @@ def finish(config: Path) -> None:
         if not name:
             continue
         path = folder / name
+        if path.exists():
+            continue
         if path.suffix == ".zarr":
             path.mkdir(parents=True, exist_ok=True)
             (path / "zarr.json").write_text("{}")

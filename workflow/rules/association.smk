@@ -19,6 +19,9 @@ rule associate:
         f"{RESULTS}/logs/associate.log",
     benchmark:
         f"{RESULTS}/benchmarks/associate.tsv"
+    params:
+        # The list of photographs that taught the weights: their subjects are left out.
+        learned=PLAN.model_digests.get("associate", ""),
     threads: 2
     resources:
         # 100,000 photographs: 1.4 GB with 164 biomarkers, 3.1 GB before the fits with all 1,284 (docs/benchmarks/scale.md)

@@ -51,6 +51,9 @@ rule index:
         "retsam ingest --config {input.config:q} --out {output:q} > {log:q} 2>&1"
 
 
+# Size and time of photographs decide whether the file is written, and are not in it: written again it is the same, byte for byte, and
+# Snakemake takes that for no change. A run that is killed right after this rule would so hide a replaced photograph from the next run.
+# Whoever opens photographs (metrics, segment) therefore has the digest among its own params.
 rule shard:
     input:
         config=f"{RESULTS}/configs/index.yaml",

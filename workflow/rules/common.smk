@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from retsam.workflow import plan_study, prepare_environment
+from retsam.workflow import drop_shards, plan_study, prepare_environment
 from retsam.workflow_lock import clear_dead_lock, hold, let_go
 
 try:
@@ -26,7 +26,11 @@ if clear_dead_lock(Path(".snakemake")):
 
 
 onstart:
-    hold(Path(".snakemake"))
+    # Snakemake has its own lock by now; where a later version keeps its files elsewhere, `hold` finds them itself.
+    held = getattr(workflow.persistence, "_lockfile", None)
+    hold(Path(".snakemake"), None if held is None else list(held.values()))
+    for line in drop_shards(PLAN):
+        print(line, file=sys.stderr)
 
 
 onsuccess:
@@ -48,7 +52,8 @@ localrules:
 
 
 # What one stage reads of the configuration. The file changes only when one of these settings does, so an edit reruns the stages it
-# touches and no others.
+# touches and no others. Nothing may be a param here that is not in the file: a run killed after this rule would hide it from the next one.
+# Digests of models are params of the rules that use them.
 rule settings:
     output:
         f"{RESULTS}/configs/{{stage}}.yaml",
@@ -58,7 +63,6 @@ rule settings:
         f"{RESULTS}/benchmarks/settings/{{stage}}.tsv"
     params:
         settings=lambda wildcards: PLAN.stage_text(wildcards.stage),
-        model=lambda wildcards: PLAN.model_digests.get(wildcards.stage, ""),
     threads: 1
     resources:
         mem_mb=500,

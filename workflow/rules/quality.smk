@@ -11,6 +11,9 @@ rule metrics:
         f"{RESULTS}/logs/metrics/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/metrics/{{shard}}.tsv"
+    params:
+        # A replaced photograph changes no byte of the shard's file (see rule shard); who opens photographs follows them itself.
+        images=lambda wildcards: SHARDS[wildcards.shard],
     threads: 1
     resources:
         mem_mb=2000,
@@ -35,6 +38,8 @@ rule grade:
         f"{RESULTS}/logs/grade.log",
     benchmark:
         f"{RESULTS}/benchmarks/grade.tsv"
+    params:
+        model=PLAN.model_digests.get("grade", ""),
     threads: 1
     resources:
         mem_mb=2000,

@@ -13,6 +13,9 @@ rule segment:
         f"{RESULTS}/logs/segment/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/segment/{{shard}}.tsv"
+    params:
+        images=lambda wildcards: SHARDS[wildcards.shard],
+        model=PLAN.model_digests.get("segment", ""),
     threads: PLAN.segment_threads
     resources:
         mem_mb=lambda wildcards, attempt: 3500 * attempt,
