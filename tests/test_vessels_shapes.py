@@ -76,8 +76,8 @@ def test_the_spline_leaves_a_bend_as_sharp_as_it_is(angle):
     draw.draw_vessel(mask, draw.turn(curve, angle, (699.5, 699.5)), 24.0)
     graph = build_graph("artery", mask, unit=3.8)
     curvature = np.abs(graph.curvature[graph.measured]) * radius
-    assert curvature.mean() == pytest.approx(1.0, abs=0.01)
-    assert np.abs(curvature - 1.0).max() < 0.06
+    assert curvature.mean() == pytest.approx(1.0, abs=0.0125)
+    assert np.abs(curvature - 1.0).max() < 0.065
 
 
 @pytest.mark.parametrize("width", [3.0, 6.0, 12.0])

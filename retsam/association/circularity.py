@@ -75,7 +75,7 @@ def training_subjects(
         path = Path(config.table)
         if not path.is_file():
             raise PlanError([f"circularity.table: no such file: {path}"])
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
         if "head" not in table or not {"image_id", "subject"} & set(table.columns):
             raise PlanError(
                 [f"circularity.table {path}: expected the columns head and image_id or subject, found {', '.join(table.columns)}"]
