@@ -110,8 +110,8 @@ class Unit(_Section):
     cluster: str = Field("subject", description="Column that says which rows are not independent.")
     visits: Literal["first", "last", "all"] = Field(
         "first",
-        description="Which photograph of an eye counts where there are several: by visit, then by quality, then by order. `all` keeps "
-        "all, in the cluster.",
+        description="Which photograph of an eye counts where there are several: by visit (numbers, ISO dates or names that "
+        "end in a number), then by quality, then by image id. `all` keeps all, in the cluster.",
     )
 
 
@@ -187,7 +187,11 @@ class Robustness(_Section):
     discrimination: bool = Field(True, description="Cross-validated AUC and calibration.")
     folds: int = Field(5, ge=2, le=20, description="Folds of the cross-validation, grouped by cluster.")
     measurement_error: bool = Field(True, description="Estimates corrected for the biomarker's reliability.")
-    reliability: dict[str, float] = Field(default_factory=dict, description="Known reliability (0-1) by biomarker name or shell pattern.")
+    reliability: dict[str, float] = Field(
+        default_factory=dict,
+        description="Known reliability (0-1) by biomarker name or shell pattern, of the value that is analysed: with `subject_mean` that "
+        "of the mean of a subject's eyes.",
+    )
     eyes_as_replicates: bool = Field(
         False,
         description="Take the agreement of right and left eye as the reliability where no repeat photographs and no `reliability` "

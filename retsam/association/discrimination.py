@@ -31,6 +31,9 @@ QUALITY_COLUMNS = (
 )
 _LEVELS = 12
 
+#: Note of biomarkers that were chosen by p on the same data.
+CHOSEN = "chosen_on_same_data"
+
 
 def clustered_auc(scores: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Areas under ROC curves of clustered rows, and their covariance (Obuchowski 1997, Biometrics 53:567).
@@ -73,6 +76,37 @@ def clustered_auc(scores: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tup
     s01 = with_control / ((with_control - 1) * n) * (b.T @ b)
     s11 = clusters / max(clusters - 1, 1) * (a.T @ b)
     return auc, s10 / m + s01 / n + (s11 + s11.T) / (m * n)
+
+
+def fold_auc(scores: np.ndarray, y: np.ndarray, cluster: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUCs of cross-validated scores, and their covariance: cases are compared with controls of the same fold only.
+
+    Scores of different folds come from different models. A model without any predictor gives a fold with more cases the lower score,
+    since the others then have fewer: compared over folds it does worse than chance (Airola et al. 2011, Comput Stat Data Anal 55:1828).
+
+    Parameters
+    ----------
+    scores : ndarray [n, k]
+    y : ndarray [n]
+    cluster, fold : ndarray [n]
+        Clusters lie within folds.
+
+    Returns
+    -------
+    auc : ndarray [k]
+        Mean over folds with cases and controls, by their number of pairs; NaN where there is none.
+    cov : ndarray [k, k]
+    """
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    k = scores.shape[1]
+    auc, cov, pairs = np.zeros(k), np.zeros((k, k)), 0.0
+    for f in np.unique(fold):
+        rows = fold == f
+        weight = float(np.sum(y[rows] == 1)) * float(np.sum(y[rows] == 0))
+        if weight > 0:
+            a, c = clustered_auc(scores[rows], y[rows], cluster[rows])
+            auc, cov, pairs = auc + weight * a, cov + weight**2 * c, pairs + weight
+    return (auc / pairs, cov / pairs**2) if pairs > 0 else (np.full(k, np.nan), np.full((k, k), np.nan))
 
 
 def auc_interval(auc: float, variance: float, level: float) -> tuple[float, float]:
@@ -138,8 +172,10 @@ def ridge_logistic(x: np.ndarray, y: np.ndarray, penalty: np.ndarray, max_iter: 
     return beta
 
 
-def cross_validated(x: np.ndarray, y: np.ndarray, fold: np.ndarray, shrunken: np.ndarray, grid: Sequence[float] = (0.0,)) -> np.ndarray:
-    """Out-of-fold log odds.
+def cross_validated(
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, shrunken: np.ndarray, grid: Sequence[float] = (0.0,)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold log odds, and scores.
 
     Parameters
     ----------
@@ -154,9 +190,13 @@ def cross_validated(x: np.ndarray, y: np.ndarray, fold: np.ndarray, shrunken: np
 
     Returns
     -------
-    ndarray [n]
+    eta : ndarray [n]
+        Log odds.
+    score : ndarray [n]
+        Log odds less the intercept of the fold's model, which is the log odds of the average row that it was fitted to: what rows of
+        different folds can be compared by. Zero throughout for a model without predictors.
     """
-    out = np.empty(len(y))
+    out, score = np.empty(len(y)), np.empty(len(y))
 
     def fit_predict(train, test, penalty):
         with np.errstate(invalid="ignore"):
@@ -166,7 +206,8 @@ def cross_validated(x: np.ndarray, y: np.ndarray, fold: np.ndarray, shrunken: np
         size = filled[0].std(axis=0)
         size[size < 1e-12] = np.inf
         a, b = (np.column_stack([np.ones(len(f)), f / size]) for f in filled)
-        return b @ ridge_logistic(a, y[train], np.concatenate([[0.0], np.where(shrunken, penalty, 0.0)]))
+        beta = ridge_logistic(a, y[train], np.concatenate([[0.0], np.where(shrunken, penalty, 0.0)]))
+        return b @ beta, b[:, 1:] @ beta[1:]
 
     for held in np.unique(fold):
         test = fold == held
@@ -175,22 +216,25 @@ def cross_validated(x: np.ndarray, y: np.ndarray, fold: np.ndarray, shrunken: np
         if len(grid) > 1:
             inner = train & (fold == (held + 1) % (fold.max() + 1))
             rest = train & ~inner
-            loss = []
-            for candidate in grid:
-                eta = fit_predict(rest, inner, candidate)
-                loss.append(float(np.sum(np.logaddexp(0, eta) - y[inner] * eta)))
-            penalty = grid[int(np.argmin(loss))]
-        out[test] = fit_predict(train, test, penalty)
-    return out
+            # with two folds nothing is left to choose on
+            penalty = grid[len(grid) // 2]
+            if rest.any() and inner.any():
+                loss = []
+                for candidate in grid:
+                    eta, _ = fit_predict(rest, inner, candidate)
+                    loss.append(float(np.sum(np.logaddexp(0, eta) - y[inner] * eta)))
+                penalty = grid[int(np.argmin(loss))]
+        out[test], score[test] = fit_predict(train, test, penalty)
+    return out, score
 
 
-def _calibration(eta: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
-    """Brier score, calibration slope, and calibration in the large."""
+def _calibration(eta: np.ndarray, score: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
+    """Brier score, calibration slope (of the scores; none of a constant model), and calibration in the large."""
     p = expit(eta)
     brier = float(np.mean((p - y) ** 2))
     starts = cluster_starts(cluster)
-    centred = eta - eta.mean()
-    slope = fit_gee(centred, np.ones((len(y), 1)), y, starts, "logit", "independence", "none") if np.ptp(eta) > 0 else None
+    centred = score - score.mean()
+    slope = fit_gee(centred, np.ones((len(y), 1)), y, starts, "logit", "independence", "none") if np.ptp(score) > 1e-9 else None
     # log odds to add to every prediction: Newton's method on one parameter
     shift = 0.0
     for _ in range(50):
@@ -202,7 +246,9 @@ def _calibration(eta: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tuple[f
     return brier, float(slope.beta[0]) if slope is not None and slope.code == OK else math.nan, shift
 
 
-def _curves(eta: np.ndarray, y: np.ndarray, key: dict, level: float, bins: int = 10, points: int = 101) -> tuple[list[dict], list[dict]]:
+def _curves(
+    eta: np.ndarray, score: np.ndarray, y: np.ndarray, key: dict, level: float, bins: int = 10, points: int = 101
+) -> tuple[list[dict], list[dict]]:
     p = expit(eta)
     edges = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]))
     place = np.searchsorted(edges, p, side="right")
@@ -226,12 +272,16 @@ def _curves(eta: np.ndarray, y: np.ndarray, key: dict, level: float, bins: int =
                 "ci_high": high,
             }
         )
-    order = np.argsort(-p, kind="stable")
+    order = np.argsort(-score, kind="stable")
     tpr, fpr = np.cumsum(y[order]) / y.sum(), np.cumsum(1 - y[order]) / (1 - y).sum()
-    last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(p) - 1)
     fpr, tpr = np.r_[0.0, fpr[last]], np.r_[0.0, tpr[last]]
     at = np.linspace(0, 1, points)
-    top = np.array([tpr[np.searchsorted(fpr, f, side="right") - 1] for f in at])
+    # a straight line between two steps, where rows are tied: that of a constant model is the diagonal
+    left = np.searchsorted(fpr, at, side="right") - 1
+    right = np.minimum(left + 1, len(fpr) - 1)
+    along = np.divide(at - fpr[left], fpr[right] - fpr[left], out=np.zeros(points), where=fpr[right] > fpr[left])
+    top = tpr[left] + along * (tpr[right] - tpr[left])
     roc = [{**key, "fpr": 0.0, "tpr": 0.0}, *({**key, "fpr": float(f), "tpr": float(t)} for f, t in zip(at, top, strict=True))]
     return calibration, roc
 
@@ -245,7 +295,8 @@ def discrimination(
     ----------
     problems : Problems
     chosen : dict of str to list of Exposure
-        Biomarkers of each outcome that are tried one by one.
+        Biomarkers of each outcome that are tried one by one. Where they are not all of ``everything`` they were chosen by p on the same
+        eyes, which the folds cannot undo: their rows say so, and have no p of the gain.
     everything : sequence of Exposure
         The set that is tried together (ridge): those measured in at least 80 % of the eyes.
     config : AssociationConfig
@@ -283,9 +334,19 @@ def discrimination(
         rows += part
         calibration += curves[0]
         roc += curves[1]
+        selected = 0 < config.robustness.top <= len(singles) < len(everything)
         for e in singles:
             rows += _compare(
-                problem, problem.rows[np.isfinite(e.values[problem.rows])], fold_all, None, "biomarker", e.name, base, config, e
+                problem,
+                problem.rows[np.isfinite(e.values[problem.rows])],
+                fold_all,
+                None,
+                "biomarker",
+                e.name,
+                base,
+                config,
+                e,
+                selected=selected,
             )[0]
     return pd.DataFrame(rows), pd.DataFrame(calibration), pd.DataFrame(roc)
 
@@ -303,8 +364,20 @@ def _scaled(exposure: Exposure, rows: np.ndarray) -> np.ndarray:
     return x
 
 
-def _compare(problem: Problem, rows, fold_all, x, what: str, name: str, base: dict, config: AssociationConfig, exposure=None, grid=(0.0,)):
-    """Covariates alone, and with a biomarker or the set, on the same rows and folds."""
+def _compare(
+    problem: Problem,
+    rows,
+    fold_all,
+    x,
+    what: str,
+    name: str,
+    base: dict,
+    config: AssociationConfig,
+    exposure=None,
+    grid=(0.0,),
+    selected=False,
+):
+    """Covariates alone, and with a biomarker or the set, on the same rows and folds; ``selected``: one of the smallest p."""
     y, cluster, fold = problem.coded.y[rows], problem.cluster[rows], fold_all[rows]
     level = config.models.level
     counts = {"n": len(rows), "n_cases": int(y.sum()), "folds": len(np.unique(fold)), "biomarker": name or None}
@@ -324,24 +397,26 @@ def _compare(problem: Problem, rows, fold_all, x, what: str, name: str, base: di
         together = np.column_stack([z, x])
         shrunken = np.r_[np.zeros(z.shape[1], dtype=bool), np.full(x.shape[1], what == "set")]
         models[f"covariates+{what}"] = cross_validated(together, y, fold, shrunken, grid)
-    auc, cov = clustered_auc(np.column_stack(list(models.values())), y, cluster)
+    auc, cov = fold_auc(np.column_stack([score for _, score in models.values()]), y, cluster, fold)
     out, curves = [], ([], [])
-    for j, (label, eta) in enumerate(models.items()):
+    for j, (label, (eta, score)) in enumerate(models.items()):
         if label == "covariates" and what == "biomarker":
             continue  # it stands beside each of them as the difference
         low, high = auc_interval(auc[j], cov[j, j], level)
-        brier, slope, shift = _calibration(eta, y, cluster)
-        row = {**base, **counts, "predictors": label, "auc": auc[j], "ci_low": low, "ci_high": high, "brier": brier, "note": None}
+        brier, slope, shift = _calibration(eta, score, y, cluster)
+        note = CHOSEN if selected else None
+        row = {**base, **counts, "predictors": label, "auc": auc[j], "ci_low": low, "ci_high": high, "brier": brier, "note": note}
         row.update(calibration_slope=slope, calibration_intercept=shift)
         if label.startswith("covariates+"):
             difference, variance = auc[j] - auc[0], cov[j, j] + cov[0, 0] - 2 * cov[0, j]
             error = math.sqrt(variance) if variance > 0 else math.nan
             width = float(ndtri(0.5 + level / 2)) * error
             row.update(delta_auc=difference, delta_low=difference - width, delta_high=difference + width)
-            row["delta_p"] = 2 * float(norm.sf(abs(difference / error))) if error > 0 else math.nan
+            if not selected:
+                row["delta_p"] = 2 * float(norm.sf(abs(difference / error))) if error > 0 else math.nan
         out.append(row)
         if what != "biomarker":
-            c, r = _curves(eta, y, {**base, "predictors": label}, level)
+            c, r = _curves(eta, score, y, {**base, "predictors": label}, level)
             curves[0].extend(c)
             curves[1].extend(r)
     return out, curves
@@ -413,8 +488,8 @@ def camera_check(problems: Problems, config: AssociationConfig, seed: int) -> pd
                 rows.append({**row, "warning": False, "note": bad or "same_for_all"})
                 continue
             fold = folds_by_cluster(cluster, y, config.robustness.folds, np.random.default_rng([seed, 6, place]))
-            eta = cross_validated(x, y, fold, np.ones(x.shape[1], dtype=bool), (1.0, 10.0, 100.0))
-            auc, cov = clustered_auc(eta, y, cluster)
+            _, score = cross_validated(x, y, fold, np.ones(x.shape[1], dtype=bool), (1.0, 10.0, 100.0))
+            auc, cov = fold_auc(score, y, cluster, fold)
             low, high = auc_interval(auc[0], cov[0, 0], config.models.level)
             warn = bool(math.isfinite(low) and low > config.robustness.camera_warning)
             note = "label_predicted_by_camera" if warn else None

@@ -1,7 +1,8 @@
 """A biomarker read off a predicted mask is noisy: its reliability, and estimates corrected for it.
 
 The observed biomarker is ``W = X + U`` with error ``U`` independent of everything, ``var(U) = (1 - reliability) var(W)``, and
-independent between the two eyes of a subject.
+independent between the two eyes of a subject. ``W`` is what is analysed: for an analysis of the mean of a subject's eyes the reliability
+is that of the mean.
 
 Regression calibration (Rosner, Spiegelman & Willett 1990, Am J Epidemiol 132:734; Carroll et al. 2006, Measurement Error in Nonlinear
 Models, ch. 4) replaces ``W`` by ``E[X | W of all eyes of the subject, covariates]``. The fellow eye belongs in it: the true values of
@@ -69,6 +70,37 @@ def repeat_pairs(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p[0] for p in pairs], dtype=int), np.array([p[1] for p in pairs], dtype=int)
 
 
+def repeats_of_subjects(frame: pd.DataFrame, first: np.ndarray, second: np.ndarray, readings: np.ndarray) -> np.ndarray:
+    """Two readings of the mean over a subject's eyes: for an analysis of that mean, whose error is less than that of one photograph.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Every image.
+    first, second : ndarray of int [n]
+        Positions of the pairs of :func:`repeat_pairs`.
+    readings : ndarray
+        The biomarker of every image.
+
+    Returns
+    -------
+    ndarray [s, 2]
+        Of subjects of whom every analysed eye with a value was photographed twice: with one eye of two, the mean of both is not known
+        twice.
+    """
+    a, b = readings[first], readings[second]
+    keys = frame["subject_key"].to_numpy()
+    visit = frame["visit"].astype(object).where(frame["visit"].notna(), "").astype(str).to_numpy() if "visit" in frame else None
+    both = pd.DataFrame({"s": keys[first], "v": "" if visit is None else visit[first], "a": a, "b": b})
+    both["whole"] = np.isfinite(both["a"]) == np.isfinite(both["b"])
+    analysed = frame["excluded"].astype(str).eq("").to_numpy() & np.isfinite(readings)
+    eyes = pd.Series(keys[analysed]).value_counts()
+    groups = both.groupby(["s", "v"], sort=True)
+    out = groups[["a", "b"]].mean().assign(whole=groups["whole"].all(), eyes=groups["a"].count()).reset_index()
+    out = out[out["whole"] & (out["eyes"] == out["s"].map(eyes).fillna(0))].drop_duplicates("s")
+    return out[["a", "b"]].to_numpy(dtype=float)
+
+
 def reliability_of(
     exposure: Exposure, config: AssociationConfig, eyes: tuple[np.ndarray, np.ndarray], repeats: np.ndarray | None
 ) -> Reliability | None:
@@ -81,7 +113,7 @@ def reliability_of(
     eyes : (right, left)
         Positions of the eyes of a subject in the sample.
     repeats : ndarray [n, 2] or None
-        Readings of two photographs of the same eye.
+        Two readings of what is analysed: from two photographs of the same eye, or of each eye of a subject.
 
     Returns
     -------
@@ -256,16 +288,18 @@ def corrected(
     batch = make_batch(problem, rows, models)
     if batch.refusal:
         return {**row, "note": batch.refusal}
-    x, _, r2, note = prepare_exposure(exposure, batch, models, True, config.exposures.winsorise)
+    # in SDs throughout, which is what the corrections are steady in; the answer is brought to the plan's scale at the end
+    x, sd, r2, note = prepare_exposure(exposure, batch, models, True, config.exposures.winsorise)
     if x is None:
         return {**row, "note": note}
+    size = 1.0 if config.exposures.standardise else sd
     answer = fit_model(
         problem.kind, x, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, batch.start, batch.start_alpha, batch.separated
     )
     if answer.fit is None:
         return {**row, "note": ";".join(answer.notes)}
     plain, remarks = answer.interval(models.level)
-    row.update({k: plain[k] for k in ("estimate", "se", "ci_low", "ci_high")})
+    row.update({k: plain[k] / size for k in ("estimate", "se", "ci_low", "ci_high")})
     row["attenuation"] = (reliability.value - r2) / (1 - r2)
     notes = [*answer.notes, *remarks]
     if row["attenuation"] < LEAST_ATTENUATION:
@@ -279,7 +313,7 @@ def corrected(
         notes.append("not_corrected")
     for suffix, values in (("rc", calibration), ("simex", extrapolation)):
         if values is not None:
-            row.update({f"{k}_{suffix}": values[k] for k in ("estimate", "se", "ci_low", "ci_high")})
+            row.update({f"{k}_{suffix}": values[k] / size for k in ("estimate", "se", "ci_low", "ci_high")})
     return {**row, "note": ";".join(notes) or None}
 
 
@@ -315,6 +349,10 @@ def measurement_error(
             repeats = None
             if len(first) >= 20 and name in biomarkers and name == e.name:
                 readings = numbers(biomarkers[name], row_of)
-                repeats = np.column_stack([readings[first], readings[second]])
+                if config.unit.level == "subject_mean":
+                    # where all photographs are kept, their mean is read only once
+                    repeats = repeats_of_subjects(frame, first, second, readings) if config.unit.visits != "all" else None
+                else:
+                    repeats = np.column_stack([readings[first], readings[second]])
             rows.append(corrected(problem, e, reliability_of(e, config, eyes, repeats), config, (seed, 4, place, i)))
     return pd.DataFrame(rows)

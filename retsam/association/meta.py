@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,28 @@ def two_sided(z: float) -> float:
     return float(2 * norm.sf(abs(z)))
 
 
+#: Ratio of two studies' SDs of a biomarker from which estimates per SD are no estimates of one quantity.
+SD_RATIO = 1.25
+
+
+def _units(rows: Iterable[pd.Series]) -> list[str]:
+    """What the reader of a pooled estimate must know of its unit.
+
+    An estimate per SD is one per the study's own SD, and log(1 + x/m) has the study's own median m: pooled, they answer how much one SD
+    is worth on average, and their heterogeneity is that of the units, too.
+    """
+    notes = []
+    for column, code, when in (("sd", "different_sd", "per_sd"), ("log_unit", "different_log_unit", None)):
+        values = [
+            float(r[column])
+            for r in rows
+            if column in r and pd.notna(r[column]) and float(r[column]) > 0 and (when is None or str(r["scale"]) == when)
+        ]
+        if len(values) > 1 and max(values) > SD_RATIO * min(values):
+            notes.append(code)
+    return notes
+
+
 def meta_analysis(studies: Mapping[str, pd.DataFrame], level: float = 0.95, method: str = "bh") -> pd.DataFrame:
     """Pool the association tables of several studies.
 
@@ -93,7 +115,8 @@ def meta_analysis(studies: Mapping[str, pd.DataFrame], level: float = 0.95, meth
     Returns
     -------
     DataFrame
-        One row an outcome x biomarker x covariate set x subgroup of any study; studies without an estimate are named in ``note``.
+        One row an outcome x biomarker x covariate set x subgroup of any study; studies without an estimate are named in ``note``, and so
+        are units that differ: estimates per SD are each per the study's own SD.
 
     Raises
     ------
@@ -130,7 +153,9 @@ def meta_analysis(studies: Mapping[str, pd.DataFrame], level: float = 0.95, meth
         ):
             if len({str(r[column]) for r in usable.values()}) > 1:
                 notes.append(code)
-        if usable and not any(n.startswith("different_") for n in notes):
+        pooled_at_all = not any(n.startswith("different_") for n in notes)
+        notes += _units(usable.values())
+        if usable and pooled_at_all:
             c = combine([r["estimate"] for r in usable.values()], [r["se"] for r in usable.values()])
             for kind, b, s in (("fixed", c.fixed, c.se_fixed), ("random", c.random, c.se_random)):
                 row.update({f"estimate_{kind}": b, f"se_{kind}": s, f"ci_low_{kind}": b - z * s, f"ci_high_{kind}": b + z * s})

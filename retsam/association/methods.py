@@ -43,6 +43,8 @@ _REFERENCES = {
     "error. Am J Epidemiol 1990;132:734-745.",
     "simex": "Cook JR, Stefanski LA. Simulation-extrapolation estimation in parametric measurement error models. J Am Stat Assoc "
     "1994;89:1314-1328.",
+    "folds": "Airola A, Pahikkala T, Waegeman W, De Baets B, Salakoski T. An experimental comparison of cross-validation techniques for "
+    "estimating the area under the ROC curve. Comput Stat Data Anal 2011;55:1828-1844.",
     "auc": "Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997;53:567-578.",
     "strobe": "von Elm E, et al. The STROBE statement. Lancet 2007;370:1453-1457.",
 }
@@ -189,6 +191,7 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
             f"missing biomarkers and covariates were imputed {r.imputations} times by chained equations with predictive mean matching "
             f"{cite('mice')} and pooled by Rubin's rules "
             f"{cite('rubin')}; the fellow eye's values were among the predictors and clusters were resampled whole"
+            + ("; times to an event were not imputed for" if "time" in kinds else "")
         )
     if r.replication:
         further.append(
@@ -203,7 +206,8 @@ def methods_text(config: AssociationConfig, sample: Sample, exposures: Sequence[
     if r.discrimination and "binary" in kinds:
         further.append(
             f"discrimination was assessed by {r.folds}-fold cross-validation grouped by cluster, with AUC intervals for clustered "
-            f"data {cite('auc')}"
+            f"data {cite('auc')}, cases compared with controls of the same fold {cite('folds')}"
+            + ("" if r.top == 0 else "; single biomarkers were chosen by p on the same data, so that their AUC is too high")
         )
     if r.camera:
         further.append(

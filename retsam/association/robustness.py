@@ -57,7 +57,8 @@ def interaction(
     Returns
     -------
     dict
-        A row of ``interactions.csv`` (without ``q``): joint Wald test of the products of biomarker and level.
+        A row of ``interactions.csv`` (without ``q``): joint Wald test of the products of biomarker and level. ``levels`` are those that
+        are compared; of those with fewer than ``min_cell`` eyes the note says ``level_dropped:site=C``.
     """
     row = {
         "outcome": problem.coded.outcome.name,
@@ -71,16 +72,18 @@ def interaction(
     inside = np.any([mask for _, mask in levels], axis=0) if levels else np.zeros(len(exposure.values), dtype=bool)
     rows = problem.rows[np.isfinite(exposure.values[problem.rows]) & inside[problem.rows]]
     present = [(label, mask) for label, mask in levels if mask[rows].sum() >= models.min_cell]
+    dropped = [f"level_dropped:{label}" for label, mask in levels if not mask[rows].sum() >= models.min_cell]
+    row["levels"] = ";".join(label.split("=", 1)[1] for label, _ in present)
     row["n"] = len(rows)
     if len(present) < 2:
-        return {**row, "note": "too_few_levels"}
+        return {**row, "note": ";".join([*dropped, "too_few_levels"])}
     for label, mask in present:
         part = rows[mask[rows]]
         event = problem.coded.event[part] if problem.coded.event is not None else None
         few = replace_minimum(models)
         bad = refusal(problem.kind, problem.coded.y[part], event, len(cluster_starts(problem.cluster[part])) - 1, few)
         if bad:
-            return {**row, "note": f"{bad}:{label}"}
+            return {**row, "note": ";".join([*dropped, f"{bad}:{label}"])}
     rows = rows[np.any([mask[rows] for _, mask in present], axis=0)]
     indicator = np.column_stack([mask.astype(float) for _, mask in present[1:]])
     matrix = np.column_stack([problem.covariates.matrix, indicator])
@@ -88,21 +91,21 @@ def interaction(
     widened = replace(problem, covariates=Covariates(matrix, names, problem.covariates.complete, problem.covariates.missing))
     batch = make_batch(widened, rows, models, warm=False)
     if batch.refusal:
-        return {**row, "note": batch.refusal}
+        return {**row, "note": ";".join([*dropped, batch.refusal])}
     x, _, _, note = prepare_exposure(exposure, batch, models, True, winsor)
     if x is None:
-        return {**row, "note": note}
+        return {**row, "note": ";".join([*dropped, note])}
     products = np.column_stack([x, *(x * indicator[rows, j] for j in range(indicator.shape[1]))])
     if len(independent_columns(np.column_stack([batch.z, products]))) < batch.z.shape[1] + products.shape[1]:
-        return {**row, "note": "collinear_with_covariates"}
+        return {**row, "note": ";".join([*dropped, "collinear_with_covariates"])}
     answer = fit_model(
         problem.kind, products, batch.z, batch.y, batch.starts, models, batch.event, batch.entry, separated_covariates=batch.separated
     )
     if answer.fit is None:
-        return {**row, "note": ";".join(answer.notes)}
+        return {**row, "note": ";".join([*dropped, *answer.notes])}
     k = products.shape[1]
     statistic, df, p = wald(answer.fit.beta[1:k], answer.fit.cov[1:k, 1:k], answer.df_of(1) if k == 2 else answer.joint_df)
-    return {**row, "n": len(rows), "chi2": statistic, "df": df, "p": p, "note": ";".join(answer.notes) or None}
+    return {**row, "n": len(rows), "chi2": statistic, "df": df, "p": p, "note": ";".join([*dropped, *answer.notes]) or None}
 
 
 def replace_minimum(models: Models) -> Models:
@@ -258,7 +261,11 @@ def _row(problem: Problem, exposure: Exposure, analysis: str, batch, config: Ass
 
 
 def imputed(problems: Problems, outcome: str, exposures: Sequence[Exposure], config: AssociationConfig, seed: int) -> pd.DataFrame:
-    """Primary models after multiple imputation of biomarker and covariates, on every eye that has the outcome."""
+    """Primary models after multiple imputation of biomarker and covariates, on every eye that has the outcome.
+
+    Times to an event are refused: an imputation model in which the outcome is a censored time (or, after White & Royston 2009, Stat Med
+    28:1982, the event and the cumulative hazard) pulls a strong association towards none.
+    """
     from retsam.association.design import covariate_matrix
 
     frame = problems.sample.frame
@@ -268,14 +275,15 @@ def imputed(problems: Problems, outcome: str, exposures: Sequence[Exposure], con
     coded = problems.coded[outcome]
     base = pd.DataFrame({c: plain(frame[c]).to_numpy()[rows] for c in columns})
     base["__y"] = coded.y[rows]
-    if coded.event is not None:
-        base["__event"] = coded.event[rows]
     out = []
     for place, e in enumerate(exposures):
         problem = problems.problem(outcome, config.primary_set)
         blank = make_batch(problem, problem.rows[:0], config.models, warm=False)
         row = {**_row(problem, e, "imputed", blank, config), "n": len(rows)}
         x = e.values[rows]
+        if coded.event is not None:
+            out.append({**row, "note": "imputation_not_for_times"})
+            continue
         if np.isfinite(x).mean() < 0.5 or any(base[c].notna().mean() < 0.5 for c in columns):
             out.append({**row, "note": "mostly_missing"})
             continue

@@ -12,7 +12,7 @@ import pandas as pd
 from retsam.association.config import AssociationConfig
 from retsam.association.design import required_columns
 from retsam.association.outcomes import Coded, cell_text, code_outcome, outcome_faults, text_of
-from retsam.cohort.variables import listed, slips
+from retsam.cohort.variables import id_text, listed, slips
 from retsam.cohort.visits import visit_faults, visit_order
 
 GRADE_ORDER = {"gradable": 0, "usable": 1, "reject": 2}
@@ -28,7 +28,7 @@ class PlanError(ValueError):
 
 @dataclass
 class Sample:
-    """Rows that may be analysed, sorted by cluster.
+    """Rows that may be analysed, sorted by the cluster's key, then by image id: the same for any order of the tables' rows.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def biomarker_columns(biomarkers: pd.DataFrame) -> list[str]:
 
 
 def join_tables(cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.DataFrame) -> pd.DataFrame:
-    """One row an image of the cohort, with ``quality_*`` and ``measured_*`` columns.
+    """One row an image of the cohort, by image id, with ``quality_*`` and ``measured_*`` columns.
 
     Raises
     ------
@@ -116,7 +116,8 @@ def join_tables(cohort: pd.DataFrame, quality: pd.DataFrame, biomarkers: pd.Data
                 )
     if faults:
         raise PlanError(faults)
-    joined = cohort.assign(image_id=cohort["image_id"].astype(str)).reset_index(drop=True)
+    # By image, whatever the order of the samplesheet: all that is random draws by position, and must not hang on how a table was sorted.
+    joined = cohort.assign(image_id=cohort["image_id"].astype(str)).sort_values("image_id", kind="stable").reset_index(drop=True)
     q = (
         quality.assign(image_id=quality["image_id"].astype(str))
         .drop(columns=["path"], errors="ignore")
@@ -202,7 +203,7 @@ def build_sample(
     check_plan(config, frame)
     subject = frame["subject"].astype(object).where(frame["subject"].notna(), None) if "subject" in frame else pd.Series([None] * n)
     # a photograph without a subject is a cluster of its own, and shows as one
-    frame["subject_key"] = [f"image:{i}" if s is None else f"subject:{text_of(s)}" for s, i in zip(subject, frame["image_id"], strict=True)]
+    frame["subject_key"] = [f"image:{i}" if s is None else f"subject:{id_text(s)}" for s, i in zip(subject, frame["image_id"], strict=True)]
     flow = _Flow(frame)
 
     status, reason = cell_text(frame["status"], n), cell_text(frame.get("reason"), n)
@@ -236,7 +237,7 @@ def build_sample(
         why[hit] = [f"{column}={t}" for t in texts[hit]]
         out |= hit
     if exclude_subjects:
-        hit = np.array([s is not None and text_of(s) in exclude_subjects for s in subject]) & ~out
+        hit = np.array([s is not None and id_text(s) in exclude_subjects for s in subject]) & ~out
         why[hit] = "label_used_in_training"
         out |= hit
     flow.exclude("eligible", out, why)
@@ -256,7 +257,7 @@ def build_sample(
     cluster_source = frame["subject_key"] if config.unit.cluster == "subject" else cell_text(frame[config.unit.cluster], n)
     frame["cluster_key"] = np.where(pd.Series(cluster_source).to_numpy() == "", frame["subject_key"], cluster_source)
     alive = np.flatnonzero(flow.alive)
-    codes, _ = pd.factorize(frame["cluster_key"].to_numpy()[alive], sort=False)
+    codes, _ = pd.factorize(frame["cluster_key"].astype(str).to_numpy(dtype=object)[alive], sort=True)
     order = np.lexsort((alive, codes))
     rows = alive[order]
     kept = frame.iloc[rows].reset_index(drop=True)

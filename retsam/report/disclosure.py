@@ -32,8 +32,8 @@ def hide_cells(counts: Sequence[float], minimum: int, total_known: bool = True) 
     minimum : int
         Smallest count that may be shown.
     total_known : bool
-        Whether the reader knows the total. Then a single hidden cell could be worked out by subtraction, so the
-        smallest other cell that is not zero is hidden too.
+        Whether the reader knows the total. Then a single hidden cell could be worked out by subtraction, and so could two of one eye
+        each: the smallest other cells that are not zero are hidden too, until two are hidden and their sum is not small.
 
     Returns
     -------
@@ -41,11 +41,18 @@ def hide_cells(counts: Sequence[float], minimum: int, total_known: bool = True) 
     """
     values = np.asarray(counts, dtype=float)
     hidden = (values > 0) & (values < minimum)
-    if total_known and hidden.sum() == 1:
+    while total_known and _told(values, hidden, minimum):
         others = np.where(~hidden & (values > 0), values, np.inf)
-        if np.isfinite(others).any():
-            hidden[int(np.argmin(others))] = True
+        if not np.isfinite(others).any():
+            break
+        hidden[int(np.argmin(others))] = True
     return hidden
+
+
+def _told(values: np.ndarray, hidden: np.ndarray, minimum: int) -> bool:
+    """Whether the hidden cells of a row of known total are told by the others: fewer than two that count, or a small sum."""
+    under = values[hidden & (values > 0)]
+    return 0 < len(under) and (len(under) == 1 or under.sum() < minimum)
 
 
 def hide_pairs(part: pd.Series, whole: pd.Series, minimum: int) -> pd.Series:
@@ -63,8 +70,8 @@ def hide_pairs(part: pd.Series, whole: pd.Series, minimum: int) -> pd.Series:
 def hide_matrix(counts: np.ndarray, minimum: int) -> np.ndarray:
     """Which cells of a table of counts with known margins must be hidden.
 
-    Every row and column that would be left with a single hidden cell gets a second one (its smallest other count), until
-    none can be worked out from its margin.
+    Every row and column that would be left with a single hidden cell, or with hidden cells of a small sum, gets another one (its
+    smallest other count), until none can be worked out from its margin.
 
     Parameters
     ----------
@@ -85,7 +92,9 @@ def hide_matrix(counts: np.ndarray, minimum: int) -> np.ndarray:
             cells = values if axis == 0 else values.T
             if cells.shape[1] < 2:
                 continue
-            for i in np.flatnonzero(lines.sum(axis=1) == 1):
+            for i in np.flatnonzero(lines.any(axis=1)):
+                if not _told(cells[i], lines[i], minimum):
+                    continue
                 others = np.where(~lines[i] & (cells[i] > 0), cells[i], np.inf)
                 if np.isfinite(others).any():
                     lines[i, int(np.argmin(others))] = True
@@ -114,11 +123,119 @@ def hide_fits(table: pd.DataFrame, minimum: int, within: Sequence[str], total_kn
     hidden = ((n > 0) & (n < minimum)).fillna(False).astype(bool) | hide_pairs(cases, n, minimum).fillna(False).astype(bool)
     if not total_known or not hidden.any():
         return hidden
-    # Only groups with exactly one hidden row need a second one: few, where there are thousands of groups.
-    keys = [table[c] for c in within]
-    alone = hidden.groupby(keys, dropna=False, sort=False).transform("sum") == 1
-    visible = cases.where(cases.notna(), n).astype(float)[alone & ~hidden]
-    if len(visible):
-        second = visible.groupby([k[alone & ~hidden] for k in keys], dropna=False, sort=False).idxmin()
-        hidden.loc[second.dropna()] = True
+    parts = _parts(table)
+    for rows in _groups(table, within):
+        flags = hidden.to_numpy()[rows]
+        if len(rows) > 1 and flags.any() and not flags.all():
+            hidden.iloc[rows] = _protected(parts[rows], flags, minimum)
     return hidden
+
+
+def _groups(table: pd.DataFrame, within: Sequence[str]) -> list[np.ndarray]:
+    """Positions of the rows of each group; a missing key is a key."""
+    codes = table.groupby(list(within), dropna=False, sort=False).ngroup().to_numpy()
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
+
+
+def _parts(table: pd.DataFrame) -> np.ndarray:
+    """Cases, other eyes, and eyes of each row; NaN where an outcome has no cases."""
+    n, cases = (table[c].astype("Float64").to_numpy(dtype=float, na_value=np.nan) for c in ("n", "n_cases"))
+    return np.column_stack([cases, n - cases, n])
+
+
+def _protected(parts: np.ndarray, hidden: np.ndarray, minimum: int) -> np.ndarray:
+    """Hide further rows of a group of known totals until none of the counts of a hidden one follows from the rest.
+
+    A row without cases protects no row with cases, so that each kind of count gets its own second row.
+    """
+    hidden = hidden.copy()
+    for values in parts.T:
+        while _told(values, hidden, minimum):
+            others = np.where(~hidden & (values > 0), values, np.inf)
+            if not np.isfinite(others).any():
+                break
+            hidden[int(np.argmin(others))] = True
+    return hidden
+
+
+def hide_remainders(table: pd.DataFrame, minimum: int, within: Sequence[str]) -> pd.Series:
+    """Rows of a sensitivity table whose counts would tell, less those of the primary model, how few eyes were left out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``analysis``, ``n`` and ``n_cases``.
+    minimum : int
+    within : sequence of str
+        Columns that name a model: rows of the same one are compared with its row ``primary``.
+
+    Returns
+    -------
+    Series of bool
+        ``without:site=A`` where site A is small; with a single such site, the next smallest of the same column too, since what all
+        sites leave out adds up to the whole.
+    """
+    out = pd.Series(False, index=table.index)
+    parts = _parts(table)
+    analysis = table["analysis"].astype(str).to_numpy()
+    column = np.array([a.split("=", 1)[0] for a in analysis], dtype=object)
+    for rows in _groups(table, within):
+        first = [r for r in rows if analysis[r] == "primary"]
+        if not first:
+            continue
+        for name in dict.fromkeys(column[rows]):
+            if not (name.startswith("without:") or name in ("gradable_only", "untrained_subjects")):
+                continue
+            mine = np.array([r for r in rows if column[r] == name])
+            rest = parts[first[0]] - parts[mine]
+            few = ((rest > 0) & (rest < minimum)).any(axis=1)
+            if few.any() and name.startswith("without:"):
+                few = _protected(rest, few, minimum)
+            out.iloc[mine] = few
+    return out
+
+
+def near_whole(
+    table: pd.DataFrame, minimum: int, within: Sequence[str], whole: pd.DataFrame | None = None, levels: Sequence[str] = ()
+) -> pd.Series:
+    """Rows whose counts would tell, less those of the whole sample, how few eyes had a value missing.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``n`` and ``n_cases``.
+    minimum : int
+    within : sequence of str
+        Columns of the rows that share a sample; its size is the largest of theirs.
+    whole : DataFrame, optional
+        Sizes that the reader knows from elsewhere: ``n`` and ``n_cases``, a row a row of ``table`` (NaN where unknown).
+    levels : sequence of str
+        Columns of the groups whose rows add up to a row that is shown (the levels of a subgroup variable).
+
+    Returns
+    -------
+    Series of bool
+        Rows that lack 1 to ``minimum - 1`` of the eyes, of the cases or of the other eyes.
+    """
+    own = pd.DataFrame({c: table[c].astype("Float64").astype(float) for c in ("n", "n_cases")})
+    most = own.groupby([table[c] for c in within], dropna=False, sort=False).transform("max")
+    if whole is not None:
+        most = most.combine(whole[["n", "n_cases"]].astype(float), np.fmax)
+    rest = _parts(most) - _parts(own)
+    few = ((rest > 0) & (rest < minimum)).any(axis=1)
+    if levels and few.any():
+        for rows in _groups(table, levels):
+            if len(rows) > 1 and few[rows].any():
+                few[rows] = _protected(rest[rows], few[rows], minimum)
+    return pd.Series(few, index=table.index)
+
+
+def blank_counts(table: pd.DataFrame, rows: pd.Series, code: str = "counts_hidden") -> None:
+    """Empty the counts of some rows (in place), keep their estimates, and say so in ``note``."""
+    for column in ("n", "n_cases", "n_clusters"):
+        if column in table:
+            table[column] = table[column].astype("Float64").mask(rows)
+    if rows.any():
+        note = table["note"].astype("string") if "note" in table else pd.Series(pd.NA, index=table.index, dtype="string")
+        table["note"] = note.mask(rows, (note.fillna("") + ";" + code).str.removeprefix(";"))

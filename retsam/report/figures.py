@@ -18,7 +18,15 @@ from retsam.report.config import ReportConfig
 from retsam.report.flow import STAGES, flow_table, reasons_text, shared_steps
 from retsam.report.html import count, estimate_text, p_text
 from retsam.report.sections.associations import primary_rows
-from retsam.report.sections.biomarkers import correlation_matrix, density_blocks, missingness, never_measured, ranking
+from retsam.report.sections.biomarkers import (
+    correlation_matrix,
+    density_blocks,
+    hidden_reasons,
+    hidden_sizes,
+    missingness,
+    never_measured,
+    ranking,
+)
 from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
 from retsam.report.sections.participants import grades_by_group
 from retsam.report.study import Study
@@ -159,7 +167,7 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
     for ax, (outcome, name) in zip(axes, chosen, strict=True):
         block = density.get(f"{outcome}\0{name}")
         mine = table[(table["outcome"] == outcome) & (table["biomarker"] == name) & (table["n"] >= config.min_cell)]
-        small_group = table[(table["outcome"] == outcome) & (table["biomarker"] == name)]["n"].between(1, config.min_cell - 1).any()
+        small_group = hidden_sizes(table, config.min_cell)[(table["outcome"] == outcome) & (table["biomarker"] == name)].any()
         for k, row in enumerate(mine.itertuples()):
             label = row.group if small_group else f"{row.group} (n = {count(row.n)})"
             style = {"color": COLOURS[k % 8], "linestyle": ("-", "--", ":", "-.")[k % 4]}
@@ -170,7 +178,7 @@ def _distributions(study: Study, config: ReportConfig) -> Figure | None:
                     np.linspace(block["low"], block["high"], len(heights) + 1),
                     baseline=None,
                     linewidth=1.2,
-                    label=f"{row.group} (n = {count(row.n)})",
+                    label=label,
                     **style,
                 )
             else:
@@ -190,7 +198,7 @@ def _missingness(study: Study, config: ReportConfig) -> Figure | None:
     table = missingness(study)
     if table is None:
         return None
-    table = table[(table["n"] >= config.min_cell) & ~table["biomarker"].isin(never_measured(table))]
+    table = table[~hidden_reasons(table, config.min_cell) & ~table["biomarker"].isin(never_measured(table))]
     if table.empty:
         return None
     names = table.groupby("biomarker")["n"].sum().sort_values(ascending=False).index[:30]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from retsam.report.disclosure import hide_cells, show_count, small
 from retsam.report.study import Problem, Study
 
 #: Stage -> what stays, and what the excluded ones are.
@@ -92,6 +93,31 @@ def faults(table: pd.DataFrame) -> list[str]:
                 )
             before = row["n_images"]
     return found
+
+
+def without_small(table: pd.DataFrame, minimum: int) -> pd.DataFrame:
+    """The flow with small numbers of missing covariates as texts: ``<5``, and what would tell them by subtraction ``not shown``.
+
+    The steps that are shared, and the eyes with each outcome, stay exact: they count photographs, and must add up.
+    """
+    out = table.copy()
+    for column in ("n_images", "n_subjects", "n_excluded"):
+        out[column] = out[column].astype(object)
+    for i, row in table[table["stage"] == "covariates_complete"].iterrows():
+        reasons = parse_reasons(row["reasons"])
+        hidden = hide_cells(list(reasons.values()), minimum) if reasons else []
+        out.loc[i, "reasons"] = "; ".join(
+            f"{name}: {show_count(n, minimum) if small(n, minimum) or not h else 'not shown'}"
+            for (name, n), h in zip(reasons.items(), hidden, strict=True)
+        )
+        before = outcome_steps(table, row["outcome"])
+        before = before[before["stage"] == "labelled"]
+        lost = before["n_subjects"].iloc[0] - row["n_subjects"] if len(before) else 0
+        if small(row["n_excluded"], minimum):
+            out.loc[i, ["n_images", "n_subjects", "n_excluded"]] = ["not shown", "not shown", f"<{minimum}"]
+        elif small(lost, minimum):
+            out.loc[i, "n_subjects"] = "not shown"
+    return out
 
 
 def parse_reasons(text: object) -> dict[str, int]:

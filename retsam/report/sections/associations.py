@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import hide_fits, show_count
+from retsam.report.disclosure import blank_counts, hide_fits, show_count
 from retsam.report.html import count, estimate_text, join, p_text, pack, paragraph, q_text, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import (
     alpha,
+    counts_told,
     family_order,
     higher,
     is_ratio,
@@ -33,9 +34,14 @@ NOTES = {
     "correlation_bounded": "eyes taken as independent",
     "correlation_matters": "eyes taken as independent, since the fellow eye tells of this one",
     "independence": "eyes taken as independent",
+    "counts_hidden": "counts not shown: they would tell of a few eyes left out",
+    "chosen_on_same_data": "chosen by p in these same eyes: looks better than it is",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",
 }
+
+#: Numbers of a table of fits that do not tell of the fit: all others of a hidden row are emptied.
+NOT_OF_A_FIT = ("quintile", "n_tests", "log_unit")
 
 
 def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
@@ -45,7 +51,9 @@ def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
         return None
     table = table.copy()
     table["hidden"] = hide_fits(table, minimum, ["outcome", "biomarker", "covariate_set"], total_known=False)
+    told = counts_told(study, table, minimum)
     blank(table)
+    blank_counts(table, told & ~table["hidden"])
     if "biomarker_family" not in table:
         table["biomarker_family"] = pd.NA
     table["biomarker_family"] = table["biomarker_family"].astype("string").fillna(table["biomarker"].map(study.family_of).astype("string"))
@@ -53,14 +61,23 @@ def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
 
 
 def blank(table: pd.DataFrame) -> None:
-    """Empty the estimates and counts of rows marked ``hidden`` (in place), and say so in ``note`` where there was an estimate."""
+    """Empty every number that tells of the fit in rows marked ``hidden`` (in place), and say so in ``note`` where there was an estimate."""
     rows = table["hidden"]
     shown = table["estimate"].notna() if "estimate" in table else rows
-    for column in ("n_cases", "n", "estimate", "se", "ci_low", "ci_high", "p", "neg_log10_p", "q", "ratio", "ratio_low", "ratio_high"):
-        if column in table:
+    for column in table.columns:
+        numeric = pd.api.types.is_numeric_dtype(table[column]) and not pd.api.types.is_bool_dtype(table[column])
+        if numeric and column not in NOT_OF_A_FIT:
             table[column] = table[column].astype("Float64").mask(rows)
     note = table["note"].astype("string") if "note" in table else pd.Series(pd.NA, index=table.index, dtype="string")
     table["note"] = note.mask(rows & (shown | note.isna() | (note == "")), "small_cell")
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the codes of ``note`` that say little as words; the others stay."""
+    if "note" not in table:
+        return table
+    words = table["note"].map(lambda v: "; ".join(NOTES.get(n, n) for n in str(v).split(";")) if pd.notna(v) and v else v, na_action=None)
+    return table.assign(note=words)
 
 
 def bonferroni(study: Study, table: pd.DataFrame) -> pd.Series:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering, to_tree
 from scipy.spatial.distance import squareform
 
-from retsam.report.disclosure import small
+from retsam.report.disclosure import hide_cells, small
 from retsam.report.html import count, join, number, pack, percent, significant, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import family_order, meta, packed, reader
@@ -37,8 +37,7 @@ def _distribution(study: Study, page: Page, minimum: int) -> Markup:
     few = (table["n"] > 0) & (table["n"] < minimum)
     numbers = ["mean", "sd", "p05", "p25", "p50", "p75", "p95"]
     table.loc[few, numbers] = np.nan
-    # The groups add up to the known size of the outcome's sample, so one small group takes the sizes of the others with it.
-    table["n"] = table["n"].astype(float).mask(few.groupby([table["outcome"], table["biomarker"]]).transform("any"))
+    table["n"] = table["n"].astype(float).mask(hidden_sizes(table, minimum))
     names = list(dict.fromkeys(table.loc[table["p50"].notna(), "biomarker"]))
     # The biomarker with the strongest association comes first in the list, so that the first picture says something.
     order = ranking(study)
@@ -62,6 +61,18 @@ def _distribution(study: Study, page: Page, minimum: int) -> Markup:
         block,
         static="distributions",
     )
+
+
+def hidden_sizes(table: pd.DataFrame, minimum: int) -> pd.Series:
+    """Rows of the distribution table whose group size must not be shown.
+
+    The groups add up to the known size of the outcome's sample, so that one small group takes the sizes of the others with it. So does a
+    group that lacks a few eyes of the largest of its kind: that many have no value.
+    """
+    n = table["n"].astype(float)
+    lacking = n.groupby([table["outcome"], table["group"]]).transform("max") - n
+    few = ((n > 0) & (n < minimum)) | ((lacking > 0) & (lacking < minimum))
+    return few.groupby([table["outcome"], table["biomarker"]]).transform("any")
 
 
 def ranking(study: Study) -> dict[str, int]:
@@ -118,16 +129,22 @@ def _joined(groups: dict[str, np.ndarray], minimum: int) -> dict[str, np.ndarray
 
 
 def _heights(counts: np.ndarray, width: float, minimum: int) -> list[float | int | None]:
-    """Densities of a histogram over ``width``; small bins are missing."""
+    """Densities of a histogram over ``width``; small bins are missing, and a second one where one alone would be 1 less the others."""
     heights = counts / max(1.0, counts.sum()) / (width / len(counts))
-    return [None if 0 < c < minimum else significant(float(h), 3) for c, h in zip(counts, heights, strict=True)]
+    return [None if hide else significant(float(h), 3) for hide, h in zip(hide_cells(counts, minimum), heights, strict=True)]
 
 
 def _description(study: Study, page: Page, minimum: int) -> Markup:
     table = study.table("description", "biomarker", "n")
     if table is None:
         return not_shown("Description of the biomarkers", study.why_absent("description"))
-    table = table[~table["n"].map(lambda n: small(n, minimum))]
+    table = table[~table["n"].map(lambda n: small(n, minimum))].copy()
+    if "n_missing" in table:
+        # measured and missing add up to a known number of eyes
+        few = table["n_missing"].map(lambda n: small(n, minimum)).astype(bool)
+        counts = [c for c in ("n", "n_missing", "n_distinct") if c in table]
+        table[counts] = table[counts].astype(float).mask(few)
+        table["suppressed"] = few
     rows, titles = [], {}
     for r in table.itertuples():
         entry = study.dictionary.get(r.biomarker)
@@ -139,7 +156,7 @@ def _description(study: Study, page: Page, minimum: int) -> Markup:
                 study.family_of(r.biomarker),
                 study.unit_of(r.biomarker),
                 count(r.n),
-                count(getattr(r, "n_missing", np.nan)),
+                f"<{minimum}" if getattr(r, "suppressed", False) else count(getattr(r, "n_missing", np.nan)),
                 number(getattr(r, "mean", np.nan)),
                 number(getattr(r, "sd", np.nan)),
                 number(getattr(r, "p05", np.nan)),
@@ -170,9 +187,12 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
     reasons = table.groupby("reason")["n"].sum().sort_values(ascending=False)
     kept = reasons.index[:7].tolist()
     table = table.assign(series=np.where(table["reason"].isin(kept), table["reason"].map(reader), "other reasons"))
-    grouped = table.groupby(["biomarker", "series"], as_index=False)[["n", "share"]].sum()
-    hidden = (grouped["n"] > 0) & (grouped["n"] < minimum)
-    grouped["text"] = [f"<{minimum}" if h else count(n) for h, n in zip(hidden, grouped["n"], strict=True)]
+    table["hidden"] = hidden_reasons(table, minimum)
+    grouped = table.groupby(["biomarker", "series"], as_index=False).agg(n=("n", "sum"), share=("share", "sum"), hidden=("hidden", "any"))
+    hidden = grouped["hidden"]
+    grouped["text"] = [
+        count(n) if not h else f"<{minimum}" if small(n, minimum) else "not shown" for h, n in zip(hidden, grouped["n"], strict=True)
+    ]
     grouped.loc[hidden, "share"] = np.nan
     grouped["order"] = grouped["biomarker"].map({b: i for i, b in enumerate(total.index)})
     grouped = grouped.sort_values("order")
@@ -194,9 +214,8 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
         "xLabel": "share of measured photographs",
     }
     shown = table[["biomarker", "reason", "n", "share"]].copy()
-    few = (shown["n"] > 0) & (shown["n"] < minimum)
-    shown[["n", "share"]] = shown[["n", "share"]].astype(float).mask(few)
-    page.files["missingness"] = shown.assign(suppressed=few)
+    shown[["n", "share"]] = shown[["n", "share"]].astype(float).mask(table["hidden"])
+    page.files["missingness"] = shown.assign(suppressed=table["hidden"])
     return page.figure(
         "missingness",
         "bars",
@@ -207,6 +226,15 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
         block,
         static="missingness",
     )
+
+
+def hidden_reasons(table: pd.DataFrame, minimum: int) -> pd.Series:
+    """Rows of a table of :func:`missingness` that are small, or would tell a small one of the same biomarker."""
+    hidden = pd.Series(False, index=table.index)
+    small_ones = (table["n"] > 0) & (table["n"] < minimum)
+    for _, part in table[table["biomarker"].isin(table.loc[small_ones, "biomarker"])].groupby("biomarker", sort=False):
+        hidden.loc[part.index] = hide_cells(part["n"].to_numpy(dtype=float), minimum)
+    return hidden
 
 
 def never_measured(table: pd.DataFrame) -> list[str]:

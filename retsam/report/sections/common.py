@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from retsam.report.disclosure import near_whole
+from retsam.report.flow import outcome_steps
 from retsam.report.html import neg_log10, pack
 from retsam.report.study import Study
 
@@ -148,3 +150,38 @@ def higher(direction: str) -> str:
 def reader(reason: str) -> str:
     """A code as words: ``too_few_vessels`` -> ``too few vessels``."""
     return reason.replace("_", " ")
+
+
+def whole_samples(study: Study, outcomes: pd.Series) -> pd.DataFrame:
+    """Eyes and cases with the outcome, as Table 1 and the flow tell them, for each of some rows (``n``, ``n_cases``; NaN: unknown)."""
+    flow = study.table("flow", "outcome", "stage", "n_images")
+    first = study.table("table1", "outcome", "group", "n", "n_missing")
+    sizes = {}
+    for outcome in outcomes.dropna().unique():
+        n, cases = [], []
+        if flow is not None:
+            steps = outcome_steps(flow, outcome)
+            n += steps.loc[steps["stage"] == "labelled", "n_images"].astype(float).tolist()
+        if first is not None:
+            mine = first[first["outcome"] == outcome]
+            total = mine["n"].astype(float) + mine["n_missing"].fillna(0).astype(float)
+            n += total[mine["group"] == "all"].tolist()
+            cases += total[mine["group"] == "cases"].tolist()
+        sizes[outcome] = (max((v for v in n if v == v), default=np.nan), max((v for v in cases if v == v), default=np.nan))
+    known = [sizes.get(o, (np.nan, np.nan)) for o in outcomes]
+    return pd.DataFrame(known, columns=["n", "n_cases"], index=outcomes.index, dtype=float)
+
+
+def counts_told(study: Study, table: pd.DataFrame, minimum: int) -> pd.Series:
+    """Rows of fits to everybody whose counts would tell how few eyes lack a biomarker or a covariate (``near_whole``)."""
+    return near_whole(table, minimum, ["outcome"], whole_samples(study, table["outcome"]))
+
+
+def told_keys(study: Study, table: pd.DataFrame, minimum: int) -> pd.Series:
+    """Rows of a table by outcome, biomarker and covariate set whose parts add up to a sample of which :func:`counts_told` speaks."""
+    key = ["outcome", "biomarker", "covariate_set"]
+    primary = study.primary
+    if primary is None or primary.empty:
+        return pd.Series(False, index=table.index)
+    told = primary.loc[counts_told(study, primary, minimum), key].astype(str)
+    return pd.Series(pd.MultiIndex.from_frame(table[key].astype(str)).isin(pd.MultiIndex.from_frame(told)), index=table.index)

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from retsam.report.disclosure import hide_cells, hide_matrix, show_count, small
-from retsam.report.flow import STAGES, flow_table, outcome_steps, reasons_text, shared_steps
+from retsam.report.flow import STAGES, flow_table, outcome_steps, reasons_text, shared_steps, without_small
 from retsam.report.html import count, join, number, pack, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import reader, set_label
@@ -27,23 +27,29 @@ def participants(study: Study, page: Page, minimum: int) -> Section:
     flow = flow_table(study)
     if flow is None:
         return Section("flow", "Participants and flow", not_shown("Flow diagram", "the cohort table cannot be read."))
-    parts = [_diagram(shared_steps(flow)), _by_outcome(study, page, flow)]
-    page.files["flow"] = flow.drop(columns=["plan"], errors="ignore")
+    shown = without_small(flow, minimum)
+    parts = [_diagram(shared_steps(flow)), _by_outcome(study, page, shown)]
+    page.files["flow"] = shown.drop(columns=["plan"], errors="ignore")
     lead = paragraph(
         "Unit of the counts is the photograph; subjects are in brackets. Each step is the step before less what was excluded, with the "
         "reasons beside it. "
-        "Counts of this diagram are exact, so that it can be checked; other counts of people below ",
+        "Counts of this diagram and of the eyes with each outcome are exact, so that they can be checked; other counts of people below ",
         str(minimum),
-        " are not shown in this report.",
+        " are not shown in this report, nor what would tell them by subtraction.",
     )
     return Section("flow", "Participants and flow", join([lead, *parts]))
 
 
+def _said(value: object) -> str:
+    """A count, or the text that stands for one that is not shown."""
+    return value if isinstance(value, str) else count(value)
+
+
 def _excluded(row: pd.Series) -> str:
-    if not row["n_excluded"] or pd.isna(row["n_excluded"]):
+    if not isinstance(row["n_excluded"], str) and (pd.isna(row["n_excluded"]) or not row["n_excluded"]):
         return "none excluded"
     listed = reasons_text(row)
-    return f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f" ({listed})" if listed else "")
+    return f"{_said(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f" ({listed})" if listed else "")
 
 
 def _diagram(steps: pd.DataFrame) -> Markup:
@@ -68,7 +74,7 @@ def _by_outcome(study: Study, page: Page, flow: pd.DataFrame) -> Markup:
             name = STAGES.get(row["stage"], (row["stage"], ""))[0]
             if isinstance(row["covariate_set"], str):
                 name += f": {row['covariate_set']}"
-            rows.append((outcome, name, count(row["n_images"]), count(row["n_subjects"]), _excluded(row)))
+            rows.append((outcome, name, _said(row["n_images"]), _said(row["n_subjects"]), _excluded(row)))
     if not rows:
         return not_shown("Flow of each outcome", study.why_absent("flow"))
     return page.table(

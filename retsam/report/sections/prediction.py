@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import hide_fits, show_count
+from retsam.report.disclosure import blank_counts, hide_fits, show_count
 from retsam.report.html import count, join, number, p_text, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.common import level, meta, packed, reader
+from retsam.report.sections.associations import in_words
+from retsam.report.sections.common import counts_told, level, meta, packed, reader
 from retsam.report.study import Problem, Study
 
 #: Models of the discrimination tables as they are called on the page.
@@ -24,6 +25,10 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
         return Section("discrimination", title, not_shown("Discrimination", study.why_absent("discrimination")))
     table = table.copy()
     table["hidden"] = hide_fits(table.assign(n=table["n"], n_cases=table["n_cases"]), minimum, ["outcome"], total_known=False)
+    told = counts_told(study, table, minimum)
+    blank_counts(table, told)
+    # bins of the calibration add up to the sample of the covariates
+    without_counts = set(table.loc[told & table["predictors"].str.startswith("covariates"), "outcome"])
     table = table[~table["hidden"]]
     kinds = list(dict.fromkeys(table["predictors"].dropna()))
     several_sets = "covariate_set" in table and table["covariate_set"].nunique() > 1
@@ -44,13 +49,20 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
         "detail": "detail",
         "note": "note",
     }
+    chosen = table["note"].astype("string").str.contains("chosen_on_same_data").fillna(False).any() if "note" in table else False
+    selected = (
+        " The single biomarkers are those with the smallest p for this outcome in these very eyes: the folds do not undo that choice, so "
+        "that their AUC and gain are too high, and the gain has no p."
+        if chosen
+        else ""
+    )
     figure = page.figure(
         "discrimination",
         "auc",
         "Cross-validated AUC.",
-        "Folds are grouped by subject; each biomarker alone, then with the covariates. Gain is the difference from the covariates alone. "
-        "The line at 0.5 is chance.",
-        {"rows": packed(table, names), "meta": meta(study, extra="gain (CI)")},
+        "Folds are grouped by subject, and cases are compared with controls of the same fold; each biomarker alone, then with the "
+        f"covariates. Gain is the difference from the covariates alone. The line at 0.5 is chance.{selected}",
+        {"rows": packed(in_words(table), names), "meta": meta(study, extra="gain (CI)")},
         static="discrimination",
     )
     page.files["discrimination"] = table.drop(columns=["plan", "label", "k", "extra", "detail", "hidden"], errors="ignore")
@@ -64,7 +76,7 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
                 "roc",
                 "roc",
                 "ROC curves.",
-                "From the predictions for held-out folds.",
+                "From the predictions for held-out folds, each less the average of its fold's model, so that folds can be compared.",
                 {"rows": packed(roc, {"outcome": "outcome", "predictors": "predictors", "fpr": "fpr", "tpr": "tpr"}), "meta": meta(study)},
                 static="roc",
             )
@@ -73,6 +85,8 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
     if calibration is not None:
         calibration = calibration.assign(predictors=calibration["predictors"].replace(MODELS))
         calibration = calibration[~((calibration["n"] > 0) & (calibration["n"] < minimum))] if "n" in calibration else calibration
+        if "n" in calibration:
+            calibration["n"] = calibration["n"].astype("Float64").mask(calibration["outcome"].isin(without_counts))
         block = {
             "rows": packed(
                 calibration,

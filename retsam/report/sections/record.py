@@ -53,9 +53,10 @@ def _outcome_line(study: Study, row: Mapping[str, Any], minimum: int) -> Markup:
     if not row["tests"]:
         return join([tag("b", outcome), ": no test in the table of associations."])
     text = f": {count(row['estimated'])} of {count(row['tests'])} tests gave an estimate"
+    # where every sample is within a few eyes of the whole, none of their sizes is shown
     cases = (
         f" (up to {count(row['n'])} eyes" + (f", {show_count(row['cases'], minimum)} cases" if pd.notna(row["cases"]) else "") + ")"
-        if row["estimated"]
+        if row["estimated"] and pd.notna(row["n"])
         else ""
     )
     if row["best"] is None:

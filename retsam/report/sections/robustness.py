@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import hide_fits
+from retsam.report.disclosure import blank_counts, hide_fits, hide_remainders, near_whole
 from retsam.report.html import join, paragraph
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.associations import blank
+from retsam.report.sections.associations import blank, in_words
 from retsam.report.sections.biomarkers import ranking
-from retsam.report.sections.common import FIT, meta, packed, reader
+from retsam.report.sections.common import FIT, meta, packed, reader, told_keys, whole_samples
 from retsam.report.study import Study
 
 KEY = ("outcome", "biomarker", "covariate_set")
@@ -71,8 +71,13 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
     quintiles = empty.copy() if quintiles is None else quintiles.copy()
     if len(quintiles):
         quintiles["hidden"] = hide_fits(quintiles, minimum, KEY)
+        # the quintiles add up to the sample, so that where its size is not shown theirs are not
+        told = told_keys(study, quintiles, minimum)
         blank(quintiles)
-    spline, tests = (empty if t is None else t for t in (spline, tests))
+        blank_counts(quintiles, told & ~quintiles["hidden"])
+    spline, tests = (empty if t is None else t.copy() for t in (spline, tests))
+    if len(tests):
+        blank_counts(tests, told_keys(study, tests, minimum))
     quintiles, tests = strongest_first(study, quintiles), strongest_first(study, tests)
     names = set(map(str, pd.concat([quintiles["biomarker"], spline["biomarker"]]).unique()))
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
@@ -142,7 +147,10 @@ def subgroup_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     rows = pd.concat([everybody, part], ignore_index=True)
     rows["variable"] = rows["subgroup"].astype("string").str.split("=", n=1).str[0]
     rows["hidden"] = hide_fits(rows, minimum, [*KEY, "variable"])
+    whole = whole_samples(study, rows["outcome"]).where(rows["subgroup"] == "all")
+    told = near_whole(rows, minimum, ["outcome", "subgroup"], whole, [*KEY, "variable"])
     blank(rows)
+    blank_counts(rows, told & ~rows["hidden"])
     return rows
 
 
@@ -180,7 +188,7 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
     who = {"outcome": "outcome", "biomarker": "biomarker", "set": "covariate_set"}
     block = {
         "rows": packed(
-            rows,
+            in_words(rows),
             {**FIT, "subgroup": "subgroup", "variable": "variable"},
         ),
         "tests": packed(tests, {**who, "variable": "subgroup_variable"}, {"nlp": "p", "nlq": "q"}),
@@ -203,11 +211,18 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
         return not_shown("Sensitivity analyses", study.why_absent("sensitivity"))
     table = strongest_first(study, table).reset_index(drop=True)
     table["hidden"] = hide_fits(table, minimum, KEY, total_known=False)
+    # a site left out is the primary sample less what is left; and any sample may be the whole less a few missing values
+    everybody = ~table["analysis"].astype(str).str.startswith("without:") & ~table["analysis"].isin(["gradable_only", "untrained_subjects"])
+    whole = whole_samples(study, table["outcome"]).where(everybody & (table["analysis"] != "one_eye"))
+    told = hide_remainders(table, minimum, KEY) | near_whole(table, minimum, ["outcome", "analysis"], whole)
+    # one eye a subject has as many rows as the primary sample has subjects
+    told |= (table["analysis"] == "one_eye") & (told & (table["analysis"] == "primary")).groupby([table[c] for c in KEY]).transform("any")
     blank(table)
+    blank_counts(table, told & ~table["hidden"])
     table["label"] = table["analysis"].map(analysis_label)
     block = {
         "rows": packed(
-            table,
+            in_words(table),
             {**FIT, "analysis": "analysis", "label": "label"},
         ),
         "meta": meta(study),
@@ -228,6 +243,11 @@ def _replication(study: Study, page: Page, minimum: int) -> Markup:
     table = study.table("replication", *KEY, "estimate_discovery", "estimate_replication")
     if table is None:
         return not_shown("Discovery and replication", study.why_absent("replication"))
+    table = table.copy()
+    told = told_keys(study, table, minimum)
+    for column in ("n_discovery", "n_replication"):
+        if column in table:
+            table[column] = table[column].astype("Float64").mask(told)
     block = {
         "rows": packed(
             table,
@@ -258,8 +278,8 @@ def _replication(study: Study, page: Page, minimum: int) -> Markup:
         "replication",
         "replication",
         "Discovery and replication.",
-        f"Estimates in two halves of the study{f', split by {split}' if split else ''}. Replicated: q under the level in the discovery "
-        "part, and the same direction with p under the level in the other. "
+        f"Estimates in two parts of the study{f', split by {split}' if split else ''}. Replicated: q under the level in the discovery "
+        "part, and in the other the same direction with p under the level divided by the number of discoveries (Bonferroni). "
         "Points on the diagonal agree.",
         block,
         static="replication",
