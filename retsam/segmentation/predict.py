@@ -476,7 +476,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
         return getattr(torch, precision)
     dtype = fastest_dtype(device)
     if dtype == torch.float32:
-        log.warning("%s has no bfloat16 arithmetic: segmenting in float32, about twice as slow", device.type.upper())
+        log.warning("%s has no bfloat16 arithmetic: segmenting in float32, several times as slow", device.type.upper())
     return dtype
 
 
