@@ -40,7 +40,9 @@ def measure(context, config_path, stores, masks, out, graphs, scheduler, workers
       lesions             PNG bit mask: 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 soft exudate
       fovea_x, fovea_y    pixels, the centre of the top-left pixel is 0, 0
       um_per_px           micrometres per pixel; without it one disc diameter is taken as 1.8 mm
+      status, reason, detail      of `retsam masks export`: a row with status failed stays a failed row
 
+    Masks must be lossless: a JPEG smears zeros and ones into each other, and is refused.
     Masks are measured at their own resolution. What cannot be measured is empty, with the reason in the column `<name>__reason`.
     """
     if context.invoked_subcommand is not None:
