@@ -66,8 +66,10 @@ def demo_config(folder: str | Path) -> dict[str, Any]:
                 "site": {"column": "site", "type": "categorical"},
                 "device": {"column": "device", "type": "categorical"},
             },
-            "shard_size": 40,
+            "shard_size": 32,
         },
+        # Each photograph is looked at once: so the demo ends within ten minutes on a processor without bfloat16 arithmetic too.
+        "segmentation": {"flips": False},
         "association": {
             "outcomes": ["dr", "amd", "glaucoma", "myopia"],
             "covariate_sets": {"crude": [], "age_sex": ["age", "sex"], "full": ["age", "sex", "hypertension", "site"]},
