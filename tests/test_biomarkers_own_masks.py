@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from retsam.biomarkers import own_masks
 from retsam.biomarkers.cli import measure as command
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye import measure
@@ -231,3 +232,16 @@ def test_one_strange_mask_leaves_its_neighbours_alone(folder, masks, monkeypatch
     found = measure_own_masks(folder / "four.csv", CONFIG, quiet=True).to_pylist()
     assert [row["reason"] for row in found] == ["measurement_failed", "bad_encoding", "bad_encoding", None]
     assert found[0]["detail"] == "RuntimeError: no one thought of this"
+
+
+def test_whatever_a_file_raises_is_a_failure_of_its_row(tmp_path, monkeypatch):
+    """Where rows are measured and where their graphs are written: neither may end at an odd file."""
+
+    def odd(path, column):
+        raise TypeError("no such dtype")
+
+    monkeypatch.setattr(own_masks, "read_index", odd)
+    row = own_masks.OwnMasks("a", "R", {"vessel": str(tmp_path / "a.png")}, None, None)
+    failure = own_masks.load_safely(row)
+    assert (failure.image_id, failure.reason, failure.detail) == ("a", "measurement_failed", "TypeError: no such dtype")
+    assert own_masks.own_row(row, BiomarkersConfig())["status"] == "failed"

@@ -75,7 +75,7 @@ def _settings(config_path: Path | None, changes: dict):
 
 
 def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: bool) -> None:
-    from retsam.biomarkers.own_masks import MaskTableError, load_own_masks, measure_own_masks, read_mask_table
+    from retsam.biomarkers.own_masks import MaskTableError, load_safely, measure_own_masks, read_mask_table
     from retsam.biomarkers.tables import write_table
 
     if out.suffix not in (".parquet", ".csv"):
@@ -88,7 +88,7 @@ def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: boo
     if graphs is not None:
         from retsam.biomarkers.graphs import write_graphs
 
-        loaded = (load_own_masks(row) for row in read_mask_table(masks))
+        loaded = (load_safely(row) for row in read_mask_table(masks))
         write_graphs((item[0] for item in loaded if isinstance(item, tuple)), graphs, config)
     failed = sum(status == "failed" for status in table["status"].to_pylist())
     click.echo(f"{len(table)} rows, {failed} failed: {out}", err=True)

@@ -184,12 +184,17 @@ def load_own_masks(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
     return masks, sources
 
 
+def load_safely(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
+    """:func:`load_own_masks`, with anything that it raises as a failure of that row alone."""
+    try:
+        return load_own_masks(row)
+    except Exception as error:  # noqa: BLE001 (one odd file must not cost the rows that it is read with)
+        return Failure(row.image_id, "measurement_failed", f"{type(error).__name__}: {error}", row.eye)
+
+
 def own_row(row: OwnMasks, config: BiomarkersConfig) -> dict[str, Any]:
     """Row of the biomarker table for one row of the table of masks; whatever is wrong with its files is that row's fault alone."""
-    try:
-        loaded = load_own_masks(row)
-    except Exception as error:  # the three rows that it is measured with must not fail with it
-        loaded = Failure(row.image_id, "measurement_failed", f"{type(error).__name__}: {error}", row.eye)
+    loaded = load_safely(row)
     if isinstance(loaded, Failure):
         return failed_row(loaded, config)
     masks, sources = loaded

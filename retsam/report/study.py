@@ -256,14 +256,13 @@ class Study:
 
     def reasons(self, biomarker: str) -> pd.Series:
         """Why the values of a biomarker are missing, a row a photograph (null where measured)."""
-        return self._reasons[f"{biomarker}__reason"]
+        column = f"{biomarker}__reason"
+        return self._biomarker_file.read(columns=[column]).to_pandas()[column]
 
     @cached_property
-    def _reasons(self) -> pd.DataFrame:
-        """All reasons at once, as categories: opening the table for each of a thousand columns took minutes."""
-        columns = [f"{name}__reason" for name in self.biomarker_names]
-        table = pq.read_table(self.results / MAIN_TABLES["biomarkers"][0], columns=columns, read_dictionary=columns)
-        return table.to_pandas()
+    def _biomarker_file(self) -> pq.ParquetFile:
+        """Opened once, for its footer tells of thousands of columns; read column by column, for a cohort's reasons together are large."""
+        return pq.ParquetFile(self.results / MAIN_TABLES["biomarkers"][0])
 
     @cached_property
     def measured_biomarkers(self) -> int:
