@@ -6,7 +6,8 @@ Columns (a missing mask means not labelled, never absent): ``dataset``, ``image`
 ``lesions_labelled``: which of those bits were looked for (all where not given); ``bright``: 1 exudate, 2 other bright lesion;
 ``fovea_x, fovea_y, od_x, od_y``: px in the stored image; ``expert_vcdr``. Training also reads ``subject_id``, ``diagnosis``,
 ``dr_grade`` and ``quality``. Further columns named as a target hold a mask of it, and
-``has_<target>`` holds 0 or 1 for its presence anywhere in the image.
+``has_<target>`` holds 0 or 1 for its presence anywhere in the image. ``<column>__fault`` says, as ``reason: detail``, why the file that
+the column names could not be made (:func:`retsam.evaluation.public.prepare`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ NUMBERS = ("fovea_x", "fovea_y", "od_x", "od_y", "expert_vcdr", "lesions_labelle
 OPTIONAL = ("split", "group", *MASK_COLUMNS, *NUMBERS, "subject_id", "diagnosis", "dr_grade", "quality")
 OWN_MASKS = tuple(t for t in TARGETS if t not in ("vessel", "disc", "fovea"))
 """Targets that a column of their own name may hold a mask of."""
+PRESENCE = tuple(f"has_{target}" for target in TARGETS)
+FAULT = "__fault"
+"""Ending of a column that says why the file of another one is missing."""
 
 
 class ManifestError(ValueError):
@@ -88,7 +92,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     ManifestError
-        Columns missing, no rows, rows without dataset or image, numbers that are none.
+        Columns missing, no rows, rows without dataset or image, numbers that are none, presence that is not 0 or 1.
     """
     path = Path(path)
     try:
@@ -101,9 +105,10 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     if not faults:
         empty = table.index[table[list(REQUIRED)].isna().any(axis=1)]
         faults += [f"row {i + 2}: dataset or image is empty" for i in empty]
-    for name in [c for c in NUMBERS if c in table.columns]:
+    for name in [c for c in (*NUMBERS, *PRESENCE) if c in table.columns]:
         numbers = pd.to_numeric(table[name], errors="coerce")
-        faults += [f"row {i + 2}, {name}: {table[name][i]!r} is not a number" for i in table.index[numbers.isna() & table[name].notna()]]
+        usable, expected = (numbers.isin([0, 1]), "0 or 1") if name in PRESENCE else (numbers.notna(), "a number")
+        faults += [f"row {i + 2}, {name}: {table[name][i]!r} is not {expected}" for i in table.index[~usable & table[name].notna()]]
         table[name] = numbers
     if faults:
         raise ManifestError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''} in the manifest", *faults]))
@@ -115,13 +120,23 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def told_fault(row, column: str) -> tuple[str, str] | None:
+    """Reason and detail of a file that could not be made for a column; None where the manifest says nothing of it."""
+    fault = row.get(f"{column}{FAULT}")
+    if not isinstance(fault, str):
+        return None
+    reason, _, detail = fault.partition(": ")
+    return reason, detail
+
+
 def _mask(reference: Reference, row, column: str, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     name = row.get(column)
     if not isinstance(name, str):
         return None
     path = root / name
     if not path.is_file():
-        reference.faults.append(("missing_mask", f"{column}: no file {path}"))
+        reason, detail = told_fault(row, column) or ("missing_mask", f"no file {path}")
+        reference.faults.append((reason, f"{column}: {detail}"))
         return None
     try:
         return read_mask(path, shape, column)
@@ -200,4 +215,3 @@ def _lesions(out: Reference, row, root: Path, shape: tuple[int, int]) -> None:
     if bright is not None:
         out.masks["hard_exudate"] = bright == 1
         out.presence["hard_exudate"] = bool((bright == 1).any())
-

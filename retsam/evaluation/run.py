@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from retsam.cohort.reading import UnreadablePhotograph, read_photograph
-from retsam.evaluation.reference import Reference, read_reference
+from retsam.evaluation.reference import Reference, read_reference, told_fault
 from retsam.evaluation.scoring import ImageScore, Prediction, in_disc_diameters, score_image
 from retsam.evaluation.summary import summarise
 
@@ -70,11 +70,12 @@ def load(row, position: int, root: Path) -> Loaded:
     try:
         rgb = read_photograph(root / row["image"]).rgb
     except UnreadablePhotograph as error:
-        return Loaded(position, None, Reference(), error.reason, error.detail)
+        reason, detail = told_fault(row, "image") or (error.reason, error.detail)
+        return Loaded(position, None, Reference(), reason, detail)
     reference = read_reference(row, root, rgb.shape[:2])
     if reference.empty:
-        reason, detail = reference.faults[0] if reference.faults else ("no_reference", "the manifest labels nothing in this image")
-        return Loaded(position, None, reference, reason, detail)
+        faults = reference.faults or [("no_reference", "the manifest labels nothing in this image")]
+        return Loaded(position, None, reference, faults[0][0], "; ".join(detail for _, detail in faults))
     return Loaded(position, rgb, reference)
 
 

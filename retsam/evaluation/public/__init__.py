@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
-from retsam.evaluation.public import discs, lesions, vessels
+from retsam.evaluation.public import decode, discs, lesions, vessels
 from retsam.evaluation.public.layout import Entry, LayoutError, Tree
-from retsam.evaluation.reference import MASK_COLUMNS
+from retsam.evaluation.reference import FAULT, MASK_COLUMNS
 
 __all__ = ["DATASETS", "Entry", "LayoutError", "describe", "find", "prepare"]
 
@@ -90,7 +87,7 @@ DATASETS: dict[str, PublicDataset] = {
     "palm": PublicDataset("PALM", "disc, fovea", """\
   PALM-Training400/H0001.jpg   PALM-Training400-Annotation-D&F/Disc_Masks/H0001.bmp   [Fovea_Location.xlsx]
   [PALM-Validation400/V0001.jpg   PALM-Validation-GT/Disc_Masks/V0001.bmp   PALM-Validation-GT/PM_Label_and_Fovea_Location.xlsx]
-  or Training/Images/, Training/Disc Masks/""", discs.palm),
+  or {Training,Validation,Testing}/{Images/, Disc Masks/, [Fovea Localization.xlsx]}""", discs.palm),
     "adam": PublicDataset("ADAM", "disc, fovea, drusen and other lesions of AMD", """\
   Training400/{AMD,Non-AMD}/A0001.jpg   Disc_Masks/A0001.bmp   [Fovea_location.xlsx]
   [Training400-Lesion/Lesion_Masks/{drusen,exudate,hemorrhage,scar}/A0001.bmp]""", discs.adam),
@@ -157,7 +154,8 @@ def prepare(dataset: str, root: str | Path, folder: str | Path, progress: bool =
     Returns
     -------
     Path
-        The manifest. A mask that cannot be decoded is named in it and missing, so that evaluation reports it in that image's row.
+        The manifest. A mask or a packed photograph that cannot be read is named in it and missing, and ``<column>__fault`` says why, so
+        that evaluation reports it in that image's row.
 
     Raises
     ------
@@ -169,12 +167,19 @@ def prepare(dataset: str, root: str | Path, folder: str | Path, progress: bool =
     rows = []
     for i, entry in enumerate(tqdm(entries, unit="image", desc=f"read {key}", disable=not progress)):
         stem = f"{i:05d}_{entry.image.name.split('.')[0]}"
-        image = _readable(entry.image, folder, stem)
+        image, faults = _readable(entry.image, folder, stem)
         row = {"dataset": key, "image": str(image), "split": entry.split, "group": f"{key}:{entry.group or entry.image.stem}"}
         row |= entry.values
-        for column, decoder in entry.masks.items():
-            row[column] = f"masks/{stem}_{column}.png"
-            _write_mask(decoder, image, folder / row[column])
+        for column, decoder in entry.masks.items() if not faults else ():
+            path = folder / f"masks/{stem}_{column}.png"
+            fault, told = _write_mask(decoder, image, path)
+            if told:
+                row[column] = str(path.relative_to(folder))
+            if fault:
+                faults[column] = fault
+        for column, fault in faults.items():
+            log.warning("%s: no %s (%s)", entry.image.name, "photograph" if column == "image" else f"{column} mask", fault)
+            row[f"{column}{FAULT}"] = fault
         rows.append(row)
     table = pd.DataFrame(rows)
     front = ["dataset", "image", "split", "group", *MASK_COLUMNS]
@@ -183,23 +188,30 @@ def prepare(dataset: str, root: str | Path, folder: str | Path, progress: bool =
     return folder / "manifest.csv"
 
 
-def _readable(image: Path, folder: Path, stem: str) -> Path:
-    """The photograph itself, or an unpacked copy of a gzipped one."""
+def _readable(image: Path, folder: Path, stem: str) -> tuple[Path, dict[str, str]]:
+    """The photograph itself, or an unpacked copy of a gzipped one; and why there is none."""
     if image.suffix.lower() != ".gz":
-        return image.absolute()
-    unpacked = (folder / "masks").parent / "images" / f"{stem}{Path(image.stem).suffix}"
-    unpacked.parent.mkdir(exist_ok=True)
-    unpacked.write_bytes(gzip.decompress(image.read_bytes()))
-    return unpacked.absolute()
+        return image.absolute(), {}
+    copy = (folder / "images" / f"{stem}{Path(image.stem).suffix}").absolute()
+    copy.parent.mkdir(exist_ok=True)
+    copy.unlink(missing_ok=True)
+    try:
+        copy.write_bytes(decode.unpacked(image))
+    except decode.DamagedFile as error:
+        return copy, {"image": f"unreadable: {error}"}
+    return copy, {}
 
 
-def _write_mask(decoder: Callable[[tuple[int, int]], np.ndarray], image: Path, path: Path) -> None:
+def _write_mask(decoder: decode.Decoder, image: Path, path: Path) -> tuple[str | None, bool]:
+    """Decode one mask: why it cannot be, as ``reason: detail``, and whether its owner says anything."""
     path.unlink(missing_ok=True)
     try:
-        with Image.open(image) as opened:  # the header is enough for the size
-            width, height = opened.size
-        mask = decoder((height, width))
+        mask = decoder(decode.picture_size(image))
+    except FileNotFoundError as error:
+        return f"missing_mask: no file {error.filename}", True
     except (OSError, ValueError) as error:
-        log.warning("%s: no %s", image.name, f"{path.stem.rsplit('_', 1)[-1]} mask ({error})")
-        return
+        return f"unusable_mask: {error}", True
+    if mask is None:
+        return None, False
     cv2.imwrite(str(path), mask)
+    return None, True

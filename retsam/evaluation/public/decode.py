@@ -1,19 +1,61 @@
-"""Decoding the masks of public data sets into those of the manifest. Every decoder is a function of the image's size."""
+"""Decoding the masks of public data sets into those of the manifest. Every decoder is a function of the image's size.
+
+Decoders raise OSError where a file is missing or damaged, ValueError where it is not what its owners publish; the message names the file.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 from skimage.draw import polygon2mask
 
-Decoder = Callable[[tuple[int, int]], np.ndarray]
+Decoder = Callable[[tuple[int, int]], np.ndarray | None]
+"""None: the file says nothing about this column."""
+
+
+class DamagedFile(OSError):
+    """A file is there and cannot be read; the message names it and says why."""
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into :class:`DamagedFile`; a missing file stays FileNotFoundError.
+
+    Libraries raise nearly anything over a file that was cut short (EOFError, zlib.error, SyntaxError, KeyError, struct.error ...), so
+    only the reading itself may stand inside.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DamagedFile(f"{path}: expected {what}, its format is none that is known") from error
+    except Exception as error:
+        reason = str(error).strip() or "it ends too early"
+        raise DamagedFile(f"{path}: expected {what}, it cannot be read ({type(error).__name__}: {reason})") from error
+
+
+def unpacked(path: Path) -> bytes:
+    """A file's content, gunzipped where it ends in ``.gz``."""
+    data = path.read_bytes()
+    if path.suffix.lower() != ".gz":
+        return data
+    with reading(path, "a gzipped file"):
+        return gzip.decompress(data)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a photograph, from its header."""
+    with reading(path, "a photograph"), Image.open(path) as image:
+        return image.height, image.width
 
 
 def read_picture(path: Path, mode: str) -> np.ndarray:
@@ -24,8 +66,8 @@ def read_picture(path: Path, mode: str) -> np.ndarray:
     OSError
         If it is missing or unreadable.
     """
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(gzip.decompress(data) if path.suffix.lower() == ".gz" else data)) as image:
+    data = unpacked(path)
+    with reading(path, "a mask"), Image.open(io.BytesIO(data)) as image:
         if mode == "L" and image.mode == "P":  # palette indices are the labels; their colours are for eyes
             palette = np.asarray(image.getpalette() or [], np.uint8)
             grey = palette.size and (palette.reshape(-1, 3) == palette.reshape(-1, 3)[:, :1]).all()
@@ -60,27 +102,40 @@ def against_border(path: Path) -> Decoder:
     return partial(_against_border, path)
 
 
-def _index(path: Path, mapping: tuple[tuple[int, int], ...], shape) -> np.ndarray:
-    mask = _sized(read_picture(path, "L"), shape, path)
+def _labels(mask: np.ndarray, mapping: tuple[tuple[int, int], ...], path: Path) -> np.ndarray:
+    """Values -> labels, refusing values that have none: another encoding read as this one shows something that nobody drew."""
+    known = [value for value, _ in mapping]
+    if not np.isin(mask, known).all():
+        found = np.unique(mask)
+        shown = ", ".join(map(str, found[:8].tolist())) + (" ..." if len(found) > 8 else "")
+        raise ValueError(f"{path}: expected the values {', '.join(map(str, sorted(known)))}, found {shown}")
     out = np.zeros(mask.shape, np.uint8)
     for value, label in mapping:
         out[mask == value] = label
     return out
 
 
+def _index(path: Path, mapping: tuple[tuple[int, int], ...], shape) -> np.ndarray:
+    return _labels(_sized(read_picture(path, "L"), shape, path), mapping, path)
+
+
+DISC_AND_CUP = {0: 0, 1: 1, 2: 2}
+REFUGE_GREYS = {255: 0, 128: 1, 0: 2}
+
+
 def index(path: Path, mapping: dict[int, int]) -> Decoder:
-    """Grey values or palette indices -> labels; all others 0."""
+    """Grey values or palette indices -> labels; a value without a label is refused."""
     return partial(_index, path, tuple(mapping.items()))
 
 
-def _grey_disc_cup(path: Path, shape) -> np.ndarray:
-    mask = _sized(read_picture(path, "L"), shape, path)
-    return np.where(mask < 64, 2, np.where(mask < 192, 1, 0)).astype(np.uint8)
+def _with_cup(decoder: Decoder, shape) -> np.ndarray | None:
+    mask = decoder(shape)
+    return mask if mask is not None and (mask == 2).any() else None
 
 
-def grey_disc_cup(path: Path) -> Decoder:
-    """REFUGE: 255 background, 128 disc, 0 cup -> 0, 1, 2."""
-    return partial(_grey_disc_cup, path)
+def with_cup(decoder: Decoder) -> Decoder:
+    """Disc and cup where a cup is drawn: a cup that nobody drew is not an absent one."""
+    return partial(_with_cup, decoder)
 
 
 def _disc_and_cup(disc: Path, cup: Path, share: float, shape) -> np.ndarray:
@@ -99,9 +154,11 @@ def _contours(disc: Path | None, cup: Path | None, shape) -> np.ndarray:
     out = np.zeros(shape, np.uint8)
     for path, label in ((disc, 1), (cup, 2)):
         if path is not None:
-            points = np.loadtxt(path, ndmin=2)[:, :2]
-            if len(points) < 3:
-                raise ValueError(f"{path}: expected a contour, lines of x and y, found {len(points)} points")
+            with reading(path, "a contour, lines of x and y"):
+                points = np.loadtxt(path, ndmin=2)[:, :2]
+            if len(points) < 3 or points.shape[1] < 2:
+                found = f"{points.shape[0]} lines of {points.shape[1]} numbers"
+                raise ValueError(f"{path}: expected a contour, lines of x and y, found {found}")
             out[polygon2mask(shape, points[:, ::-1])] = label  # pixels whose centre is inside
     return out
 
@@ -112,10 +169,14 @@ def contours(disc: Path | None, cup: Path | None = None) -> Decoder:
 
 
 def _mat(path: Path, name: str, shape) -> np.ndarray:
-    content = loadmat(path)
+    with reading(path, "a MATLAB file"):
+        content = loadmat(path)
     if name not in content:
         raise ValueError(f"{path}: expected a variable {name!r}, found {', '.join(k for k in content if not k.startswith('_'))}")
-    return _sized(np.asarray(content[name]).astype(np.uint8), shape, path)
+    mask = np.asarray(content[name])
+    if mask.ndim != 2 or mask.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected {name!r} to be a matrix of numbers, found {mask.ndim} dimensions of {mask.dtype}")
+    return _labels(_sized(mask, shape, path), tuple(DISC_AND_CUP.items()), path)
 
 
 def mat(path: Path, name: str = "mask") -> Decoder:

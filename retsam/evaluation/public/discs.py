@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from retsam.evaluation.public import decode
-from retsam.evaluation.public.layout import Entry, Tree, by_stem
+from retsam.evaluation.public.layout import Entry, Tree
 
 
-def read_table(tree: Tree, path: Path | None) -> pd.DataFrame:
-    """An ``.xlsx`` or ``.csv`` table with lower-case column names; empty where there is none."""
+def read_table(tree: Tree, path: Path | None) -> pd.DataFrame | None:
+    """An ``.xlsx`` or ``.csv`` table with lower-case column names; None where there is none to read, for which a fault is told."""
     if path is None:
-        return pd.DataFrame()
+        return None
     try:
-        table = pd.read_excel(path) if path.suffix.lower() in (".xlsx", ".xls") else pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        tree.fault(f"{path.relative_to(tree.root)} cannot be read as a table ({error})")
-        return pd.DataFrame()
+        with decode.reading(path.relative_to(tree.root), "a table"):
+            table = pd.read_excel(path) if path.suffix.lower() in (".xlsx", ".xls") else pd.read_csv(path)
+    except decode.DamagedFile as error:
+        tree.fault(str(error))
+        return None
     return table.rename(columns=lambda c: str(c).strip().lower().replace(" ", "").replace("-", "_"))
 
 
-def foveas(tree: Tree, paths: list[Path | None]) -> dict[str, tuple[float, float]]:
-    """Image stem in lower case -> fovea, from the iChallenge tables (columns ImgName, Fovea_X, Fovea_Y). (0, 0) means: not visible."""
-    out = {}
-    for path in paths:
-        table = read_table(tree, path)
-        name = next((c for c in table.columns if c in ("imgname", "imagename", "image", "filename")), None)
-        if name is None or not {"fovea_x", "fovea_y"} <= set(table.columns):
-            if path is not None:
-                tree.fault(f"{path.name} has no columns ImgName, Fovea_X, Fovea_Y; found {', '.join(table.columns)}")
-            continue
-        for image, x, y in table[[name, "fovea_x", "fovea_y"]].itertuples(index=False):
-            if pd.notna(x) and pd.notna(y) and (x, y) != (0, 0):
-                out[str(image).split(".")[0].lower()] = (float(x), float(y))
-    return out
+def check_names(tree: Tree, path: Path, named: Iterable[str], images: list[Path]) -> None:
+    """A table that names none of the photographs is another part's, or names them otherwise: a fault."""
+    named = list(named)
+    if named and images and not {image.stem.lower() for image in images} & set(named):
+        place = path.relative_to(tree.root)
+        tree.fault(f"{place} names none of {len(images)} photographs: expected {images[0].stem} or the like, found {named[0]}")
 
 
-def _with_fovea(entry: Entry, known: dict[str, tuple[float, float]]) -> Entry:
-    if entry.image.stem.lower() in known:
-        entry.values["fovea_x"], entry.values["fovea_y"] = known[entry.image.stem.lower()]
-    return entry
+def read_points(tree: Tree, path: Path | None, columns: str, images: list[Path]) -> dict[str, tuple[float, float]]:
+    """Image's stem in lower case -> a point, from a table's columns: name, x, y (``columns`` as their owners write them).
+
+    Images without a point are left out. A word in place of a number is a fault with its row; so are missing columns and a table that
+    names none of the photographs.
+    """
+    table = read_table(tree, path)
+    if table is None:
+        return {}
+    wanted = [c.strip().lower().replace(" ", "").replace("-", "_") for c in columns.split(",")]
+    if wanted[0] not in table.columns:
+        table = table.rename(columns=dict.fromkeys(("imagename", "image", "filename"), wanted[0]))
+    place = path.relative_to(tree.root)
+    if not set(wanted) <= set(table.columns):
+        tree.fault(f"{place} has no columns {columns}; found {', '.join(table.columns)}")
+        return {}
+    named = table.loc[table[wanted[0]].notna(), wanted]
+    numbers = named[wanted[1:]].apply(pd.to_numeric, errors="coerce")
+    for row, column in zip(*np.nonzero((numbers.isna() & named[wanted[1:]].notna()).to_numpy()), strict=True):
+        told = named.iloc[row]
+        tree.fault(f"{place}, row {named.index[row] + 2} ({told.iloc[0]}): expected a number, found {told.iloc[column + 1]!r}")
+    names = named[wanted[0]].astype(str).str.strip().str.split(".").str[0].str.lower()
+    check_names(tree, path, names, images)
+    return {name: point for name, point in zip(names, numbers.itertuples(index=False, name=None), strict=True) if not np.isnan(point).any()}
+
+
+def with_foveas(tree: Tree, entries: list[Entry], path: Path | None) -> list[Entry]:
+    """Entries with the foveas of an iChallenge table (columns ImgName, Fovea_X, Fovea_Y). (0, 0) means: not visible."""
+    known = read_points(tree, path, "ImgName, Fovea_X, Fovea_Y", [entry.image for entry in entries])
+    for entry in entries:
+        if (point := known.get(entry.image.stem.lower(), (0, 0))) != (0, 0):
+            entry.values["fovea_x"], entry.values["fovea_y"] = point
+    return entries
 
 
 def refuge(tree: Tree) -> list[Entry]:
@@ -57,12 +81,12 @@ def refuge(tree: Tree) -> list[Entry]:
         folder = tree.folder(*image_folders, required=False)
         if folder is None:
             continue
-        masks, place = by_stem(tree.folder(mask_folder), deep=True), tree.root / mask_folder
+        masks, place = tree.by_stem(tree.folder(mask_folder), deep=True), tree.root / mask_folder
         images = [i for i in tree.files(folder, deep=True) if i.suffix.lower() != ".bmp"]
         pairs = tree.partners(images, lambda i, m=masks, f=place: m.get(i.stem.lower(), f / f"{i.stem}.bmp"), "a disc and cup mask")
-        known = foveas(tree, [tree.file(table, required=False)])
-        entries = [Entry(image, split, image.stem, {"disc_cup": decode.grey_disc_cup(path)}) for image, path in pairs.items()]
-        out += [_with_fovea(entry, known) for entry in entries]
+        greys = decode.REFUGE_GREYS
+        entries = [Entry(image, split, image.stem, {"disc_cup": decode.index(path, greys)}) for image, path in pairs.items()]
+        out += with_foveas(tree, entries, tree.file(table, required=False))
     if not out and not tree.faults:
         tree.fault("no folder Training400/, REFUGE-Validation400/ or Test400/")
     return out
@@ -88,20 +112,29 @@ def drishti_gs(tree: Tree) -> list[Entry]:
 
 
 def _mean_of_numbers(tree: Tree, path: Path) -> float | None:
+    what = "the experts' cup-to-disc ratios, one a line"
     try:
-        return float(np.loadtxt(path).mean())
-    except ValueError as error:
-        tree.fault(f"{path.relative_to(tree.root)}: expected the experts' cup-to-disc ratios, one a line ({error})")
+        with decode.reading(path.relative_to(tree.root), what), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file, which is told below
+            ratios = np.loadtxt(path, ndmin=1)
+    except decode.DamagedFile as error:
+        tree.fault(str(error))
         return None
+    if not ratios.size or not ((ratios >= 0) & (ratios <= 1)).all():
+        tree.fault(f"{path.relative_to(tree.root)}: expected {what}, found {', '.join(f'{r:g}' for r in ratios.ravel()[:8]) or 'none'}")
+        return None
+    return float(ratios.mean())
 
 
 def rim_one_dl(tree: Tree) -> list[Entry]:
     """Fumero et al. 2020: crops around the disc, split by hospital."""
-    truth = by_stem(tree.folder("RIM-ONE_DL_reference_segmentations"), deep=True)
-    place = tree.root / "RIM-ONE_DL_reference_segmentations"
+    folder = tree.folder("RIM-ONE_DL_reference_segmentations")
+    place = folder or tree.root
+    truth = {(p.parent.name.lower(), p.stem.lower()): p for p in tree.files(folder, required=False, deep=True)}
 
     def disc_of(image: Path) -> Path:
-        return truth.get(f"{image.stem}-1-disc-t".lower(), place / image.parent.name / f"{image.stem}-1-Disc-T.png")
+        kind = image.parent.name  # glaucoma or normal
+        return truth.get((kind.lower(), f"{image.stem}-1-disc-t".lower()), place / kind / f"{image.stem}-1-Disc-T.png")
 
     out = []
     for split, part in (("train", "training_set"), ("test", "test_set")):
@@ -116,12 +149,12 @@ def rim_one_dl(tree: Tree) -> list[Entry]:
 def origa(tree: Tree) -> list[Entry]:
     """Zhang et al. 2010. Set A of OrigaList.csv is the usual training part, set B the test part."""
     images = tree.files(tree.folder("Images"))
-    masks, mats = by_stem(tree.folder("Masks", required=False)), by_stem(tree.folder("Semi-automatic-annotations", required=False))
+    masks, mats = (tree.by_stem(tree.folder(name, required=False)) for name in ("Masks", "Semi-automatic-annotations"))
     if not masks and not mats:
         tree.fault("no folder Masks/ or Semi-automatic-annotations/")
     table = read_table(tree, tree.file("OrigaList.csv", required=False))
     sets = {}
-    if {"filename", "set"} <= set(table.columns):
+    if table is not None and {"filename", "set"} <= set(table.columns):
         strip = " '\""
         rows = zip(table["filename"].astype(str), table["set"].astype(str), strict=True)
         sets = {name.strip(strip).split(".")[0].lower(): value.strip(strip) for name, value in rows}
@@ -130,7 +163,7 @@ def origa(tree: Tree) -> list[Entry]:
     out = []
     for image, path in pairs.items():
         split = {"A": "train", "B": "test"}.get(sets.get(image.stem.lower(), ""), "all")
-        decoder = decode.mat(path) if path.suffix.lower() == ".mat" else decode.index(path, {1: 1, 2: 2})
+        decoder = decode.mat(path) if path.suffix.lower() == ".mat" else decode.index(path, decode.DISC_AND_CUP)
         out.append(Entry(image, split, image.stem, {"disc_cup": decoder}))
     return out
 
@@ -139,9 +172,13 @@ def g1020(tree: Tree) -> list[Entry]:
     """Bajwa et al. 2020. Images without a visible cup have a disc only."""
     images = tree.files(tree.folder("Images"))
     folder = tree.folder("Masks")
-    masks = by_stem(folder)
+    masks = tree.by_stem(folder)
     pairs = tree.partners(images, lambda i: masks.get(i.stem.lower(), (folder or tree.root) / f"{i.stem}.png"), "a mask")
-    return [Entry(image, "all", image.stem, {"disc_cup": decode.index(path, {1: 1, 2: 2})}) for image, path in pairs.items()]
+    out = []
+    for image, path in pairs.items():
+        disc = decode.index(path, {0: 0, 1: 255, 2: 255})
+        out.append(Entry(image, "all", image.stem, {"disc": disc, "disc_cup": decode.with_cup(decode.index(path, decode.DISC_AND_CUP))}))
+    return out
 
 
 def papila(tree: Tree) -> list[Entry]:
@@ -162,6 +199,9 @@ def papila(tree: Tree) -> list[Entry]:
     return out
 
 
+PALM_TABLES = ("Fovea_Location.xlsx", "Fovea Localization.xlsx")
+
+
 def palm(tree: Tree) -> list[Entry]:
     """Fang et al. 2024. An image without a disc mask shows no disc."""
     out = []
@@ -175,17 +215,21 @@ def palm(tree: Tree) -> list[Entry]:
     for split, folders, truths in parts:
         folder = tree.folder(*folders, required=split == "train")
         truth = tree.folder(*truths, required=split == "train")
-        names = [tables[split], *(["Fovea_Location.xlsx", "Fovea Localization.xlsx"] if split == "train" else [])]
-        known = foveas(tree, [tree.file(*names, required=False)])
-        if folder is None or (truth is None and not known):
+        # Every part's table may have the same name, so it must lie in the part's own folder; only names of one part are sought elsewhere.
+        own = [part.parent for part in (truth, folder) if part is not None]
+        within = (tree.file(tables[split], *PALM_TABLES, required=False, within=place) for place in own)
+        table = next((path for path in within if path is not None), None) or tree.file(tables[split], required=False)
+        if folder is None or (truth is None and table is None):
             continue
-        masks = by_stem(truth)
+        masks = tree.by_stem(truth)
         images = tree.files(folder)
         if truth is not None:
             tree.partners(images, lambda i, m=masks, t=truth: m.get(i.stem.lower(), t / f"{i.stem}.bmp"), "a disc mask")
+        entries = []
         for image in images:
             decoders = {"disc": decode.against_border(masks[image.stem.lower()])} if image.stem.lower() in masks else {}
-            out.append(_with_fovea(Entry(image, split, image.stem, decoders), known))
+            entries.append(Entry(image, split, image.stem, decoders))
+        out += with_foveas(tree, entries, table)
     return out
 
 
@@ -197,12 +241,11 @@ def adam(tree: Tree) -> list[Entry]:
     """Fang et al. 2022. A lesion without a mask file is absent; images without AMD have no lesion files at all."""
     folders = [tree.folder("Training400/AMD"), tree.folder("Training400/Non-AMD")]
     images = [image for folder in folders for image in tree.files(folder)]
-    discs = by_stem(tree.folder("Disc_Masks"))
+    discs = tree.by_stem(tree.folder("Disc_Masks"))
     place = tree.root / "Disc_Masks"
     tree.partners(images, lambda i: discs.get(i.stem.lower(), place / f"{i.stem}.bmp"), "a disc mask")
-    lesions = {target: by_stem(tree.folder(f"Lesion_Masks/{name}", required=False)) for name, target in ADAM_LESIONS.items()}
-    known = foveas(tree, [tree.file("Fovea_location.xlsx", required=False)])
-    out = []
+    lesions = {target: tree.by_stem(tree.folder(f"Lesion_Masks/{name}", required=False)) for name, target in ADAM_LESIONS.items()}
+    entries = []
     for image in images:
         key = image.stem.lower()
         masks = {"disc": decode.against_border(discs[key])} if key in discs else {}
@@ -211,5 +254,5 @@ def adam(tree: Tree) -> list[Entry]:
             if files:
                 values[f"has_{target}"] = int(key in files)
                 masks[target] = decode.against_border(files[key]) if key in files else decode.lesions({})
-        out.append(_with_fovea(Entry(image, "train", image.stem, masks, values), known))
-    return out
+        entries.append(Entry(image, "train", image.stem, masks, values))
+    return with_foveas(tree, entries, tree.file("Fovea_location.xlsx", required=False))

@@ -102,10 +102,11 @@ class Tree:
             self.fault(f"no {'/'.join(suffixes)} in {folder.relative_to(self.root)}/")
         return found
 
-    def file(self, *alternatives: str, required: bool = True) -> Path | None:
-        """The first file, anywhere below the root, that bears one of the names."""
+    def file(self, *alternatives: str, required: bool = True, within: Path | None = None) -> Path | None:
+        """The first file that bears one of the names, anywhere below the root or in one folder only."""
         wanted = {a.lower() for a in alternatives}
-        for folder in sorted(self._folders.values(), key=lambda p: (len(p.parts), str(p))):
+        folders = self._folders.values() if within is None else [within]
+        for folder in sorted(folders, key=lambda p: (len(p.parts), str(p))):
             for path in sorted(folder.iterdir()):
                 if path.name.lower() in wanted:
                     return path
@@ -122,10 +123,16 @@ class Tree:
             self.fault(f"none of {len(images)} images has {what}: for {images[0].name} expected {place}")
         return pairs
 
+    def by_stem(self, folder: Path | None, suffixes: Iterable[str] = (*PHOTOGRAPHS, ".mat"), deep: bool = False) -> dict[str, Path]:
+        """Stem in lower case -> file of a folder; a fault where two files share one, for only one of them can be meant."""
+        return self.one_a_stem(self.files(folder, suffixes, required=False, deep=deep))
 
-def by_stem(folder: Path | None, suffixes: Iterable[str] = (*PHOTOGRAPHS, ".mat"), deep: bool = False) -> dict[str, Path]:
-    """Stem in lower case -> file of a folder."""
-    if folder is None:
-        return {}
-    found = sorted(folder.rglob("*") if deep else folder.iterdir())
-    return {p.name.split(".")[0].lower(): p for p in found if p.suffix.lower() in tuple(suffixes) and not p.name.startswith(".")}
+    def one_a_stem(self, files: Iterable[Path]) -> dict[str, Path]:
+        """Stem in lower case -> file, as :meth:`by_stem`."""
+        out: dict[str, Path] = {}
+        for path in files:
+            first = out.setdefault(path.name.split(".")[0].lower(), path)
+            if first != path:
+                names = " and ".join(str(p.relative_to(self.root)) for p in (first, path))
+                self.fault(f"two files of one name, {names}: leave the one that is meant")
+        return out

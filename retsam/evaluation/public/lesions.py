@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from retsam.evaluation.public import decode
-from retsam.evaluation.public.discs import read_table
-from retsam.evaluation.public.layout import Entry, Tree, by_stem
+from retsam.evaluation.public.discs import check_names, read_points, read_table
+from retsam.evaluation.public.layout import Entry, Tree
 from retsam.training.labels import LESION_BITS
 
 MA, HE, EX, SE = (LESION_BITS[name] for name in ("microaneurysm", "hemorrhage", "hard_exudate", "cotton_wool_spot"))
@@ -31,17 +31,26 @@ def _idrid_segmentation(tree: Tree) -> list[Entry]:
     out = []
     for split, part in (("train", "a. Training Set"), ("test", "b. Testing Set")):
         images = tree.files(tree.folder(f"A. Segmentation/1. Original Images/{part}", f"1. Original Images/{part}"))
-        truth = tree.folder(f"2. All Segmentation Groundtruths/{part}")
-        if truth is None:
-            continue
-        tree.partners(images, lambda i, t=truth: t / "3. Hard Exudates" / f"{i.stem}_EX.tif", "hard exudates")
+        truth = f"2. All Segmentation Groundtruths/{part}"
+        # A lesion without a file is absent, so a folder that is elsewhere would make it absent everywhere.
+        known = {code: _idrid_masks(tree, images, f"{truth}/{name}", code) for code, name in IDRID_FOLDERS.items()}
+        discs = tree.by_stem(tree.folder(f"{truth}/5. Optic Disc", required=False))
         for image in images:
-            paths = {truth / folder / f"{image.stem}_{code}.tif": CODES[code] for code, folder in IDRID_FOLDERS.items()}
-            masks = {"lesions": decode.lesions({path: bit for path, bit in paths.items() if path.is_file()})}
-            disc = truth / "5. Optic Disc" / f"{image.stem}_OD.tif"
-            masks |= {"disc": decode.binary(disc)} if disc.is_file() else {}
+            key = image.stem.lower()
+            found = {CODES[code]: files.get(f"{key}_{code.lower()}") for code, files in known.items()}
+            masks = {"lesions": decode.lesions({path: bit for bit, path in found.items() if path is not None})}
+            masks |= {"disc": decode.binary(discs[f"{key}_od"])} if f"{key}_od" in discs else {}
             out.append(Entry(image, split, f"A:{image.stem}", masks))
     return out
+
+
+def _idrid_masks(tree: Tree, images: list[Path], name: str, code: str) -> dict[str, Path]:
+    folder = tree.folder(name)
+    if folder is None:
+        return {}
+    files = tree.by_stem(folder)
+    tree.partners(images, lambda i: files.get(f"{i.stem}_{code}".lower(), folder / f"{i.stem}_{code}.tif"), f"a mask in {folder.name}/")
+    return files
 
 
 def _idrid_localization(tree: Tree) -> list[Entry]:
@@ -49,24 +58,19 @@ def _idrid_localization(tree: Tree) -> list[Entry]:
     for split, part, letter in (("train", "Training Set", "a"), ("test", "Testing Set", "b")):
         images = tree.files(tree.folder(f"C. Localization/1. Original Images/{letter}. {part}"))
         points: dict[str, dict[str, float]] = {}
-        for x, y, names in (
-            ("od_x", "od_y", (f"{letter}. IDRiD_OD_Center_{part}_Markups.csv",)),
-            ("fovea_x", "fovea_y", (f"IDRiD_Fovea_Center_{part}_Markups.csv",)),
+        for x, y, file in (
+            ("od_x", "od_y", f"{letter}. IDRiD_OD_Center_{part}_Markups.csv"),
+            ("fovea_x", "fovea_y", f"IDRiD_Fovea_Center_{part}_Markups.csv"),
         ):
-            table = read_table(tree, tree.file(*names))
-            if table.empty:
-                continue
-            if not {"imageno", "x_coordinate", "y_coordinate"} <= set(table.columns):
-                tree.fault(f"{names[0]} has no columns Image No, X- Coordinate, Y - Coordinate; found {', '.join(table.columns)}")
-                continue
-            for name, px, py in table[["imageno", "x_coordinate", "y_coordinate"]].dropna().itertuples(index=False):
-                points.setdefault(str(name).strip().lower(), {}).update({x: float(px), y: float(py)})
-        out += [Entry(i, split, f"C:{i.stem}", {}, points[i.stem.lower()]) for i in images if i.stem.lower() in points]
+            for name, point in read_points(tree, tree.file(file), "Image No, X- Coordinate, Y - Coordinate", images).items():
+                points.setdefault(name, {}).update(zip((x, y), point, strict=True))
+        # Names start anew in the test part.
+        out += [Entry(i, split, f"C:{split}:{i.stem}", {}, points.get(i.stem.lower(), {})) for i in images]
     return out
 
 
 def ddr(tree: Tree) -> list[Entry]:
-    """Li et al. 2019. Every image has a file for every lesion; an absent lesion's is black."""
+    """Li et al. 2019. Every image has a file for every lesion; an absent lesion's is black, so a missing file is a fault of its image."""
     out = []
     for split, part, truths in (
         ("train", "train", ("lesion_segmentation/train/label",)),
@@ -74,14 +78,16 @@ def ddr(tree: Tree) -> list[Entry]:
         ("test", "test", ("lesion_segmentation/test/label",)),
     ):
         images = tree.files(tree.folder(f"lesion_segmentation/{part}/image"))
-        truth = tree.folder(*truths)
-        if truth is None:
-            continue
-        known = {bit: by_stem(truth / code) if (truth / code).is_dir() else {} for code, bit in CODES.items()}
-        tree.partners(images, lambda i, t=truth, k=known: k[EX].get(i.stem.lower(), t / "EX" / f"{i.stem}.tif"), "hard exudates (EX)")
-        for image in images:
-            parts = {files[image.stem.lower()]: bit for bit, files in known.items() if image.stem.lower() in files}
-            out.append(Entry(image, split, image.stem, {"lesions": decode.lesions(parts)}))
+        folders = {code: tree.folder(*(f"{truth}/{code}" for truth in truths)) for code in CODES}
+        pairs: dict[Path, dict[Path, int]] = {image: {} for image in images}
+        for code, folder in folders.items():
+            files = tree.by_stem(folder)
+            if folder is None:
+                continue
+            expected = {image: files.get(image.stem.lower(), folder / f"{image.stem}.tif") for image in images}
+            for image, path in tree.partners(images, expected.get, f"a mask in {code}/").items():
+                pairs[image][path] = CODES[code]
+        out += [Entry(image, split, image.stem, {"lesions": decode.lesions(parts)}) for image, parts in pairs.items()]
     return out
 
 
@@ -124,7 +130,7 @@ def fgadr(tree: Tree) -> list[Entry]:
     folders = {tree.folder(name): bit for name, bit in FGADR_FOLDERS.items()}
     if None in folders:
         return []
-    known = {folder: by_stem(folder) for folder in folders}
+    known = {folder: tree.by_stem(folder) for folder in folders}
     first = next(iter(folders))
     tree.partners(images, lambda i: known[first].get(i.stem.lower(), first / i.name), "a mask of microaneurysms")
     out = []
@@ -157,17 +163,25 @@ def mmac(tree: Tree) -> list[Entry]:
             tree.fault(f"no table of {word.lower()} labels (.csv) below {base.relative_to(tree.root)}/")
             continue
         grades = _mmac_grades(tree, tables[0])
-        for image in tree.files(folder):
-            grade = grades.get(image.name.lower())
-            if grade is not None:
-                out.append(Entry(image, split, image.stem, {}, {f"has_{sign}": int(grade >= low) for sign, low in MMAC_GRADES.items()}))
+        images = tree.files(folder)
+        check_names(tree, tables[0], grades, images)
+        for image in images:
+            grade = grades.get(image.stem.lower())
+            signs = {} if grade is None else {f"has_{sign}": int(grade >= low) for sign, low in MMAC_GRADES.items()}
+            out.append(Entry(image, split, image.stem, {}, signs))
     return out
 
 
 def _mmac_grades(tree: Tree, path: Path) -> dict[str, int]:
     table = read_table(tree, path)
+    if table is None:
+        return {}
+    place = path.relative_to(tree.root)
     if not {"image", "myopic_maculopathy_grade"} <= set(table.columns):
-        tree.fault(f"{path.name} has no columns image, myopic_maculopathy_grade; found {', '.join(table.columns)}")
+        tree.fault(f"{place} has no columns image, myopic_maculopathy_grade; found {', '.join(table.columns)}")
         return {}
     grades = pd.to_numeric(table["myopic_maculopathy_grade"], errors="coerce")
-    return {str(name).lower(): int(grade) for name, grade in zip(table["image"], grades, strict=True) if pd.notna(grade)}
+    known = grades.isin(range(5))
+    for i, name, found in table.loc[~known, ["image", "myopic_maculopathy_grade"]].dropna().itertuples(name=None):
+        tree.fault(f"{place}, row {i + 2} ({name}): expected a grade from 0 to 4, found {found!r}")
+    return {str(name).split(".")[0].lower(): int(grade) for name, grade in zip(table.loc[known, "image"], grades[known], strict=True)}

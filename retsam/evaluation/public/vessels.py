@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retsam.evaluation.public import decode
-from retsam.evaluation.public.layout import Entry, Tree, by_stem
+from retsam.evaluation.public.layout import Entry, Tree
 
 
 def drive(tree: Tree) -> list[Entry]:
@@ -25,13 +25,14 @@ def drive(tree: Tree) -> list[Entry]:
 
 def stare(tree: Tree) -> list[Entry]:
     """Hoover et al. 2000; the first observer (ah)."""
-    images = [p for p in tree.files(tree.folder("stare-images", "images", "")) if p.name.lower().startswith("im0")]
+    images = tree.one_a_stem(p for p in tree.files(tree.folder("stare-images", "images", "")) if p.name.lower().startswith("im0")).values()
     labels = tree.folder("labels-ah", "labels")
     if labels is None:
         return []
-    known = by_stem(labels)
+    files = [p for p in tree.files(labels, required=False) if ".vk." not in p.name.lower()]  # those of both observers may lie in one folder
+    known = tree.one_a_stem(files)
     stems = {image: image.name.split(".")[0] for image in images}
-    pairs = tree.partners(images, lambda i: known.get(stems[i].lower(), labels / f"{stems[i]}.ah.ppm"), "a label (ah)")
+    pairs = tree.partners(list(images), lambda i: known.get(stems[i].lower(), labels / f"{stems[i]}.ah.ppm"), "a label (ah)")
     return [Entry(image, "all", stems[image], {"vessel": decode.binary(path)}) for image, path in pairs.items()]
 
 
@@ -55,7 +56,7 @@ def chase_db1(tree: Tree) -> list[Entry]:
 def hrf(tree: Tree) -> list[Entry]:
     """Budai et al. 2013. Of each kind (dr, g, h) numbers 1 to 5 are the usual training part (Orlando et al. 2017)."""
     images = tree.files(tree.folder("images"))
-    manual, fov = by_stem(tree.folder("manual1")), by_stem(tree.folder("mask"))
+    manual, fov = tree.by_stem(tree.folder("manual1")), tree.by_stem(tree.folder("mask"))
     pairs = tree.partners(images, lambda i: manual.get(i.stem.lower(), tree.root / f"manual1/{i.stem}.tif"), "a manual segmentation")
     out = []
     for image, path in pairs.items():
@@ -98,7 +99,7 @@ def rite(tree: Tree) -> list[Entry]:
 def les_av(tree: Tree) -> list[Entry]:
     """Orlando et al. 2018."""
     images = tree.files(tree.folder("images"))
-    av, vessels, fov = (by_stem(tree.folder(name)) for name in ("arteries-and-veins", "vessel-segmentations", "masks"))
+    av, vessels, fov = (tree.by_stem(tree.folder(name)) for name in ("arteries-and-veins", "vessel-segmentations", "masks"))
     missing = tree.root / "arteries-and-veins"
     pairs = tree.partners(images, lambda i: av.get(i.stem.lower(), missing / i.name), "an artery/vein mask")
     out = []
@@ -109,5 +110,3 @@ def les_av(tree: Tree) -> list[Entry]:
         masks |= {"fov": decode.binary(fov[name])} if (name := next((n for n in (key, f"{key}_mask") if n in fov), None)) else {}
         out.append(Entry(image, "all", image.stem, masks))
     return out
-
-
