@@ -93,6 +93,39 @@ def test_absent_rim_is_found():
     assert row["ddls_stage"] >= 6
 
 
+@pytest.mark.parametrize("px_per_dd", [60, 150, 300])
+@pytest.mark.parametrize(("extent", "stage"), [(20, 6), (60, 7), (100, 8)])
+@pytest.mark.parametrize("middle", [180, 97])
+def test_a_notch_of_the_rim_is_as_wide_at_every_scale(px_per_dd, extent, stage, middle):
+    """The cup reaches the margin over some degrees and leaves two fifths of the radius elsewhere: averaging would fill a narrow notch."""
+    masks = EyePhantom(disc=(0.5, 0.5), cup=(0.3, 0.3), px_per_dd=px_per_dd).masks()
+    context = Context(masks)
+    rows, columns = np.mgrid[: masks.fov.shape[0], : masks.fov.shape[1]]
+    bearing = np.degrees(np.arctan2(columns - context.disc.x, context.disc.y - rows))  # a right eye: nasal to the right
+    masks.planes["cup"] |= masks.planes["disc"] & (np.abs((bearing - middle + 180) % 360 - 180) <= extent / 2)
+    row = measure(masks, CONFIG)
+    assert row["rim_absent_extent_deg"] == pytest.approx(extent, abs=3 if px_per_dd > 60 else 5)
+    assert row["ddls_stage"] == stage
+    assert row["rim_min_ratio"] == pytest.approx(0, abs=0.003)
+    assert row["rim_min_position_deg"] == pytest.approx(middle, abs=3)
+    hour = round(middle / 30)
+    edges = np.clip([middle - extent / 2, middle + extent / 2], hour * 30 - 15, hour * 30 + 15)
+    assert row[f"rim_width_clock_{hour:02d}_dd"] == pytest.approx(0.2 * (1 - np.ptp(edges) / 30), abs=1 / px_per_dd)
+    if middle == 180:
+        assert row["cdr_vertical"] == pytest.approx(0.8, abs=0.02), "the cup's height reaches into the notch"
+
+
+@pytest.mark.parametrize("px_per_dd", [60, 100, 200])
+@pytest.mark.parametrize("rotation", [0, 20, 77])
+@pytest.mark.parametrize(("shift", "stage"), [(0.12, 5), (0.03, 4), (0.0, 4), (0.17, 7)])
+def test_the_rim_of_a_smooth_cup_keeps_its_stage(px_per_dd, rotation, shift, stage):
+    """Pixel steps make no notch: the thinnest rim is 0.15 - shift, and absent over 57 degrees where the cup passes the margin by 0.02."""
+    row = measure(EyePhantom(disc=(0.5, 0.5), cup=(0.35, 0.35), cup_at=(0.0, -shift), rotation_deg=rotation, px_per_dd=px_per_dd).masks())
+    assert row["ddls_stage"] == stage
+    assert row["rim_min_ratio"] == pytest.approx(max(0.15 - shift, 0), abs=0.006)
+    assert row["rim_absent_extent_deg"] == pytest.approx(57 if shift == 0.17 else 0, abs=9)
+
+
 @pytest.mark.parametrize("eye", ["R", "L"])
 @pytest.mark.parametrize("rotation", [0, 45, 90, 270])
 @pytest.mark.parametrize("scale", [60.0, 150.0])

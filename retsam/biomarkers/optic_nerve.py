@@ -91,7 +91,8 @@ def _dictionary() -> list[Biomarker]:
         ),
         _entry(
             "rim_min_position_deg",
-            "Where the rim is thinnest: degrees from superior, 90 nasal, 180 inferior, 270 temporal.",
+            "Where the rim is thinnest (the middle of the longest arc where it is absent): degrees from superior, 90 nasal, 180 inferior, "
+            "270 temporal.",
             "disc",
             "cup",
             "laterality",
@@ -219,6 +220,17 @@ def _sector_mean(width: np.ndarray, bearing: np.ndarray, centre: float, span: fl
     return float((width * weight).sum() / weight.sum())
 
 
+def _longest_arc(rays: np.ndarray) -> int:
+    """Middle ray of the longest arc of rays that hold (bool [RAYS], any of them true)."""
+    if rays.all():
+        return 0
+    start = int(np.argmin(rays))  # from a ray that does not hold, so that no arc is cut in two
+    edges = np.diff(np.concatenate([[0], np.roll(rays, -start).astype(np.int8), [0]]))
+    begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    longest = int(np.argmax(ends - begins))
+    return (start + int(begins[longest] + ends[longest] - 1) // 2) % RAYS
+
+
 def ddls_stage(least_ratio: float, absent_deg: float) -> int:
     """Stage of the disc damage likelihood scale for a disc of average size (Spaeth 2002)."""
     if absent_deg > 0:
@@ -243,13 +255,16 @@ def _rim(context: Context, cup: np.ndarray) -> dict[str, float | Null]:
     else:
         inferior, superior, nasal, temporal = (arcs[name] for name in ("inferior", "superior", "nasal", "temporal"))
         out["isnt_rule"] = float(inferior >= superior >= nasal >= temporal)
-    smooth = running_mean(width, MINIMUM_WINDOW_DEG) / np.maximum(diameter, 1e-9)
-    least = int(np.argmin(smooth))
-    absent = float(np.mean(width / np.maximum(diameter, 1e-9) < RIM_ABSENT)) * 360
-    out["rim_min_ratio"] = float(smooth[least])
-    out["rim_min_position_deg"] = axis if isinstance(axis, Null) else float(bearing[least])
+    diameter = np.maximum(diameter, 1e-9)
+    smooth = running_mean(width, MINIMUM_WINDOW_DEG) / diameter
+    least = float(smooth.min())
+    absent = float(np.mean(width / diameter < RIM_ABSENT)) * 360
+    out["rim_min_ratio"] = least
+    # Where the rim is absent, which ray is thinnest would be chance.
+    position = _longest_arc(smooth <= max(least, RIM_ABSENT))
+    out["rim_min_position_deg"] = axis if isinstance(axis, Null) else float(bearing[position])
     out["rim_absent_extent_deg"] = absent
-    out["ddls_stage"] = float(ddls_stage(float(smooth[least]), absent))
+    out["ddls_stage"] = float(ddls_stage(least, absent))
     return out
 
 

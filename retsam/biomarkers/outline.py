@@ -12,6 +12,8 @@ from retsam.biomarkers.disc import Ellipse, ellipse_of
 #: Rays about the point, and radial samples a grid pixel.
 RAYS = 720
 SAMPLES_PER_PX = 4
+#: How far pixel steps can take a ray from the mean of its neighbours: half a pixel to one side, half a pixel to the other.
+STEP_PX = 1.0
 
 
 def radial_outline(mask: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
@@ -19,7 +21,8 @@ def radial_outline(mask: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
 
     The edge of pixels runs in steps, and is flat by up to a pixel where it runs along rows or columns. On each ray it is found at half
     coverage; its distance from the ellipse with the mask's moments is then averaged over neighbouring rays, as wide as such a flat
-    is. An ellipse stays where it is (a blur of the mask would cut its ends off).
+    is. An ellipse stays where it is (a blur of the mask would cut its ends off). A ray that the mean would move further than pixel
+    steps can stays where it was found: there it is the shape that turns (a notch), and a mean would fill it.
 
     Parameters
     ----------
@@ -54,7 +57,8 @@ def radial_outline(mask: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
     if not met.all() or smooth is None:  # the point lies outside: averaging would blur where the mask begins
         return radius
     flat = 2 * math.degrees(math.sqrt(2 / max(float(radius.mean()), 2.0)))
-    return smooth + running_mean(radius - smooth, flat)
+    mean = smooth + running_mean(radius - smooth, flat)
+    return np.where(np.abs(mean - radius) <= STEP_PX, mean, radius)
 
 
 def _ellipse_radius(ellipse: Ellipse, x: float, y: float) -> np.ndarray | None:
