@@ -107,7 +107,7 @@ def default_model(paths: list[Path], device: str, threads: int, batch: int, prec
 def count_passes(segmenter, device: str) -> dict[str, dict[str, float]]:
     """Let the segmenter time its forward passes from now on; seconds and CPU seconds by view and side, filled as it predicts."""
     passes: dict[str, dict[str, float]] = {}
-    forward = segmenter._run
+    forward = segmenter.logits
 
     def timed(view, rgb, *rest, **options):
         start, cpu = synchronised(device), time.process_time()
@@ -117,7 +117,7 @@ def count_passes(segmenter, device: str) -> dict[str, dict[str, float]]:
         values["cpu_seconds"] += time.process_time() - cpu
         return out
 
-    segmenter._run = timed
+    segmenter.logits = timed
     return passes
 
 
@@ -147,9 +147,12 @@ def published_model(device: str, threads: int, repeats: int, budget: float, **ar
     """Seconds a forward pass of the published architecture, random weights, batch of one, in each precision."""
     import torch
 
+    from retsam.segmentation.memory import keep_freed_memory
     from retsam.segmentation.published import PublishedNetwork
 
     torch.set_num_threads(threads)
+    if device == "cpu":
+        keep_freed_memory()  # as the default model does
     torch.manual_seed(0)
     network = PublishedNetwork(decoder_device="meta", **architecture)
     filled = {

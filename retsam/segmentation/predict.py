@@ -21,6 +21,7 @@ from retsam.segmentation import postprocess
 from retsam.segmentation.consistency import smooth_classes
 from retsam.segmentation.landmarks import disc_circle, fovea_map, locate_fovea
 from retsam.segmentation.looks import FRAME_SIDE, LARGE_SCALE, LARGEST_SIDE, Look, detail, looks
+from retsam.segmentation.memory import keep_freed_memory
 from retsam.segmentation.network import VIEWS, WEAK, RetinaNetwork, decoders_of
 from retsam.segmentation.precision import fastest_dtype
 from retsam.segmentation.targets import PEAK, TARGETS, TASKS
@@ -123,6 +124,7 @@ class Segmenter:
     weights : path, optional
         ``.safetensors`` file with its card beside it; the shipped one by default.
     device : {'auto', 'cpu', 'cuda'}
+        On a CPU this process keeps the memory that it frees (see :func:`retsam.segmentation.memory.keep_freed_memory`).
     precision : {'auto', 'float32', 'bfloat16'}
     batch_size : int
     flips : bool or 'auto'
@@ -173,6 +175,8 @@ class Segmenter:
             raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
         self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.dtype = _dtype(precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.networks = {view: self._network(path, state, view).for_inference(self.dtype) for view in VIEWS}
         self.use_pen(pen)
 

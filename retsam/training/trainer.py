@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from retsam.segmentation.looks import LARGE_SIDE
+from retsam.segmentation.memory import keep_freed_memory
 from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.precision import autocast
 from retsam.segmentation.weights import load_state, of_view, save_weights
@@ -49,6 +50,8 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     device = _device(rank, world)
     if config.threads and device.type == "cpu":
         torch.set_num_threads(config.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     config.out.mkdir(parents=True, exist_ok=True)
     samplers, shares = task_samplers(config, rank == 0)
     if config.pseudo_labels is not None and (config.pseudo_labels / "vessels.csv").exists() and "vessels" in config.tasks:
