@@ -393,3 +393,18 @@ def test_only_what_the_plan_tests_is_read_and_the_answer_is_the_same(tables, tmp
     pd.testing.assert_frame_equal(ours.associations, theirs.associations)
     with pytest.raises(PlanError, match="no biomarker 'nowhere'"):
         read.read_biomarkers(tmp_path / "biomarkers.parquet", plan(exposures={"columns": ["nowhere"]}))
+
+
+@pytest.mark.parametrize("what", ["grade", "status"])
+def test_a_study_in_which_no_photograph_can_be_analysed_ends_with_its_reasons(tables, tmp_path, what):
+    cohort, quality, biomarkers = tables
+    none = quality.assign(**({"grade": "reject"} if what == "grade" else {"status": "failed", "reason": "unreadable"}))
+    config = plan(
+        outcomes=["dr", {"name": "grade", "type": "ordered"}, {"name": "death", "type": "time", "column": "years", "event": "died"}],
+        subgroups={"sex": None},
+        robustness={"top": 1, "leave_one_out": ["site"], "imputations": 2, "camera_columns": ["site"]},
+    )
+    result = analyse(config, cohort, none, biomarkers, dictionary=DICTIONARY)
+    assert result.associations["estimate"].isna().all() and result.associations["note"].notna().all()
+    assert (result.associations["n"] == 0).all()
+    assert all(path.is_file() for path in write_analysis(result, tmp_path / "associations.parquet"))

@@ -195,6 +195,27 @@ def test_failing_prediction_keeps_the_older_store(tmp_path):
     assert next(read_masks(path)).image_id == "new" and len(os.listdir(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("what", ["folder", "file", "zarr"])
+def test_what_is_no_mask_store_is_not_replaced(tmp_path, what):
+    path = tmp_path / "masks"
+    if what == "folder":
+        path.mkdir()
+        (path / "thesis.docx").write_text("years of work")
+    elif what == "zarr":
+        zarr.open_group(path, mode="w", attributes={"title": "somebody's"})
+    else:
+        path.write_text("years of work")
+    before = {p: p.read_bytes() for p in [path, *path.rglob("*")] if p.is_file()}
+    with pytest.raises(StoreError, match="expected nothing there or an older mask store"):
+        write_store(path, [make("a", 1)], ATTRS)
+    assert {p: p.read_bytes() for p in [path, *path.rglob("*")] if p.is_file()} == before
+
+
+def test_an_empty_folder_is_nobodys(tmp_path):
+    (tmp_path / "s0000.zarr").mkdir()
+    assert store_faults(write_store(tmp_path / "s0000.zarr", [make("a", 1)], ATTRS)) == []
+
+
 def test_partly_copied_store_is_refused(tmp_path):
     """Zarr reads a missing shard as zeros: without the check, an eye without vessels."""
     path = write_store(tmp_path / "s.zarr", [make("a", 1)], ATTRS)

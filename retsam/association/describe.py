@@ -115,7 +115,7 @@ def table1(problems: Problems, config: AssociationConfig) -> pd.DataFrame:
                 texts = np.empty(len(values), dtype=object)
                 texts[:] = [None if pd.isna(v) else (f"{v:g}" if isinstance(v, float) else str(v)) for v in values]
                 levels = sorted({t for t in texts if t is not None})
-                known = np.array([t is not None for t in texts])
+                known = np.array([t is not None for t in texts], dtype=bool)  # without a row it would be of numbers
                 shares = [
                     np.array([np.sum(texts[m & known] == level) for level in levels]) / max(1, np.sum(m & known))
                     for _, m in groups

@@ -200,9 +200,11 @@ def write_store(path: str | Path, masks: Iterable[Masks | Failure], attrs: dict[
     Raises
     ------
     StoreError
-        If masks contradict the contract or each other, an id occurs twice, or there is no image.
+        If masks contradict the contract or each other, an id occurs twice, there is no image, or something else than a mask store lies at
+        the path.
     """
     path = Path(path)
+    _spare_others(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     rows, attrs = _collect(masks, attrs or {})
@@ -278,6 +280,22 @@ def _rename(temporary: Path, path: Path) -> None:
         shutil.rmtree(aside)
     else:
         aside.unlink(missing_ok=True)
+
+
+def _spare_others(path: Path) -> None:
+    """Refuse a path at which something else lies than the older store that would be replaced."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() and not _is_mask_store(path):
+        what = "a folder of other files" if path.is_dir() else "a file"
+        raise StoreError(f"{path}: expected nothing there or an older mask store to replace, found {what}; choose another name")
+
+
+def _is_mask_store(path: Path) -> bool:
+    try:
+        return "weights_sha256" in json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _remove_leftovers(path: Path) -> None:
