@@ -100,6 +100,42 @@ def test_a_stopped_run_goes_on_part_by_part(stores, tmp_path, monkeypatch):
     assert sorted(measured[2:]) == list("abcdefg")
 
 
+@pytest.mark.parametrize("change", [{"eye": "L"}, {"um_per_px": 20.0}, {"fovea": (60.0, 61.0)}, "planes"])
+def test_a_store_written_again_with_other_contents_is_measured_again(tmp_path, change):
+    """Also where no file's size tells."""
+    masks = dataclasses.replace(eye("a", 0), um_per_px=10.0)
+    job = Part(tmp_path / "s.zarr", tmp_path / "s.parquet")
+
+    def write(item):
+        write_store(job.store, [item])
+        return {path.relative_to(job.store): path.stat().st_size for path in job.store.rglob("c/*") if path.is_file()}
+
+    sizes = write(masks)
+    measure_stores([job], CONFIG, quiet=True)
+    write(masks)
+    assert is_current(job, CONFIG), "the same store again"
+    other = {"planes": {name: np.roll(plane, 1, 1) for name, plane in masks.planes.items()}} if change == "planes" else change
+    again = write(dataclasses.replace(masks, **other))
+    assert change == "planes" or again == sizes
+    assert not is_current(job, CONFIG)
+    measure_stores([job], CONFIG, quiet=True)
+    row = pd.read_parquet(job.out).iloc[0]
+    assert is_current(job, CONFIG) and (row["eye"] == "L" if change == {"eye": "L"} else True)
+
+
+def test_a_store_replaced_while_it_is_measured_is_out_of_date(tmp_path, monkeypatch):
+    job = Part(write_store(tmp_path / "s.zarr", [eye("a", 0)]), tmp_path / "s.parquet")
+    real = cohort_module.measure_batch
+
+    def replaced(store, ids, config):
+        write_store(job.store, [dataclasses.replace(eye("a", 0), um_per_px=9.0)])
+        return real(store, ids, config)
+
+    monkeypatch.setattr(cohort_module, "measure_batch", replaced)
+    measure_stores([job], CONFIG, quiet=True)
+    assert not is_current(job, CONFIG)
+
+
 def test_a_half_written_part_is_measured_again(stores, tmp_path):
     job = Part(stores[1], tmp_path / "s0001.parquet")
     job.out.write_bytes(b"PAR1 and then the power failed")
@@ -207,6 +243,31 @@ def test_gather_refuses_parts_of_different_settings(stores, parts, tmp_path):
         gather([parts[0], other[0]], *tables(), tmp_path / "b.parquet")
 
 
+def test_gather_says_which_settings_differ(stores, parts, tmp_path):
+    changes = {"um_per_dd": 1500.0, "min_fov_diameter_px": CONFIG.min_fov_diameter_px | {"area": 100}}
+    other = measure_stores([Part(stores[1], tmp_path / "s0001.parquet")], CONFIG.model_copy(update=changes), quiet=True)
+    with pytest.raises(GatherError) as caught:
+        gather([parts[0], other[0]], *tables(), tmp_path / "b.parquet")
+    text = str(caught.value)
+    assert f"{other[0]}: measured otherwise than {parts[0]}" in text
+    assert "settings.um_per_dd (1500.0, there 1800.0)" in text and "settings.min_fov_diameter_px.area (100, there 264)" in text
+    assert "min_zone_share" not in text and "measure them again" in text
+    table = pq.read_table(parts[1])
+    old = {b"retsam": json.dumps(json.loads(table.schema.metadata[b"retsam"]) | {"retsam": "0.0.1"})}
+    pq.write_table(table.replace_schema_metadata(old), tmp_path / "old.parquet")
+    with pytest.raises(GatherError, match=r"retsam \('0.0.1', there '"):
+        gather([parts[0], tmp_path / "old.parquet"], *tables(), tmp_path / "b.parquet")
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "silent.parquet")
+    with pytest.raises(GatherError, match=r"settings \(one of the two does not say\)"):
+        gather([parts[0], tmp_path / "silent.parquet"], *tables(), tmp_path / "b.parquet")
+
+
+def test_where_the_work_ran_is_no_difference(stores, parts, tmp_path):
+    elsewhere = CONFIG.model_copy(update={"scheduler": "threads", "workers": 1, "images_per_task": 1})
+    other = measure_stores([Part(stores[1], tmp_path / "s0001.parquet")], elsewhere, quiet=True)
+    assert gather([parts[0], other[0]], *tables(), tmp_path / "b.parquet") == 7
+
+
 def test_cells_that_a_spreadsheet_would_run_are_neutralised():
     table = pa.table({"image_id": ["=1+1", "+x", "-y", "@z", "plain", None], "n": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0]})
     assert neutralise(table)["image_id"].to_pylist() == ["'=1+1", "'+x", "'-y", "'@z", "plain", None]
@@ -237,6 +298,36 @@ def test_command_says_what_is_wrong(tmp_path):
     assert result.exit_code == 2 and ".parquet or .csv" in result.output
     result = run.invoke(command, ["--masks", str(tmp_path / "m.csv"), "--out", str(tmp_path / "x.csv"), "--scheduler", "moon"])
     assert result.exit_code == 2 and "scheduler" in result.output
+
+
+def test_parts_are_not_written_over_each_other(stores, tmp_path):
+    run = CliRunner()
+    (tmp_path / "B").mkdir()
+    twin = write_store(tmp_path / "B" / "s0000.zarr", [eye("p", 4)])
+    result = run.invoke(command, ["--store", str(stores[0]), "--store", str(twin), "--out", str(tmp_path / "parts"), "--quiet"])
+    assert result.exit_code == 2 and not (tmp_path / "parts").exists()
+    for words in (str(stores[0]), str(twin), "s0000.parquet", "rename one"):
+        assert words in result.output, words
+
+
+def test_a_part_is_no_csv(stores, tmp_path):
+    run = CliRunner()
+    arguments = ["--store", str(stores[1]), "--scheduler", "synchronous", "--quiet", "--out"]
+    result = run.invoke(command, [*arguments, str(tmp_path / "b.csv")])
+    assert result.exit_code == 2 and "ends in .parquet" in result.output and not (tmp_path / "b.csv").exists()
+    (tmp_path / "taken").touch()
+    assert run.invoke(command, [*arguments, str(tmp_path / "taken")]).exit_code == 2
+    assert run.invoke(command, [*arguments, str(tmp_path / "study.v2")]).exit_code == 0
+    assert (tmp_path / "study.v2" / "s0001.parquet").is_file()
+
+
+def test_graphs_count_the_photographs_without_masks(stores, tmp_path):
+    graphs_of = ["--graphs", str(tmp_path / "graphs"), "--out", str(tmp_path / "p.parquet"), "--scheduler", "synchronous", "--quiet"]
+    result = CliRunner().invoke(command, ["--store", str(stores[0]), *graphs_of])
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(tmp_path / "graphs" / "failures.csv").to_dict("records") == [
+        {"image_id": "c", "reason": "unreadable", "detail": "not a picture"}
+    ]
 
 
 def test_calibration_by_command():

@@ -89,9 +89,26 @@ def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: boo
         from retsam.biomarkers.graphs import write_graphs
 
         loaded = (load_safely(row) for row in read_mask_table(masks))
-        write_graphs((item[0] for item in loaded if isinstance(item, tuple)), graphs, config)
+        write_graphs((item[0] if isinstance(item, tuple) else item for item in loaded), graphs, config)
     failed = sum(status == "failed" for status in table["status"].to_pylist())
     click.echo(f"{len(table)} rows, {failed} failed: {out}", err=True)
+
+
+def _check_places(stores, out: Path, folder: bool) -> None:
+    """Refuse places for parts that are none, or where one part would be written over another."""
+    if folder and (out.is_file() or (out.suffix[1:].isalpha() and not out.is_dir())):
+        raise click.UsageError(
+            f"--out {out}: parts of stores are Parquet; expected a name that ends in .parquet, or a folder (if its name ends like "
+            "that of a file, make it first)"
+        )
+    if len(stores) > 1 and not folder:
+        raise click.UsageError(f"--out {out}: expected a folder for {len(stores)} stores")
+    named: dict[str, list[str]] = {}
+    for store in stores:
+        named.setdefault(store.stem, []).append(str(store))
+    faults = [f"{' and '.join(same)} would both be written to {out / stem}.parquet" for stem, same in named.items() if len(same) > 1]
+    if faults:
+        raise click.UsageError(f"--store: {'; '.join(faults)}; rename one, or measure them into different folders")
 
 
 def _measure_stores(stores, out: Path, graphs: Path | None, config, force: bool, quiet: bool) -> None:
@@ -99,16 +116,14 @@ def _measure_stores(stores, out: Path, graphs: Path | None, config, force: bool,
     from retsam.masks.store import StoreError, read_masks
 
     folder = out.suffix != ".parquet"
-    if len(stores) > 1 and not folder:
-        raise click.UsageError(f"--out {out}: expected a folder for {len(stores)} stores")
+    _check_places(stores, out, folder)
     parts = [Part(store, out / f"{store.stem}.parquet" if folder else out) for store in stores]
     try:
         measure_stores(parts, config, force, quiet)
         if graphs is not None:
             from retsam.biomarkers.graphs import write_graphs
-            from retsam.masks.masks import Masks
 
-            write_graphs((item for store in stores for item in read_masks(store) if isinstance(item, Masks)), graphs, config)
+            write_graphs((item for store in stores for item in read_masks(store)), graphs, config)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from retsam.biomarkers.cohort import part_origin
 from retsam.biomarkers.tables import TableWriter
 
 #: Columns of the cohort that go in front.
@@ -21,10 +25,38 @@ class GatherError(ValueError):
     """Parts, cohort and quality do not belong together; the message lists all faults."""
 
 
+def _differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """Settings that differ, each with both its values; nested ones by their path."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [line for key in sorted({*one, *other}) for line in _differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))]
+    if isinstance(one, dict) or isinstance(other, dict):
+        return [f"{name} (one of the two does not say)"]
+    return [] if one == other else [f"{name} ({one!r}, there {other!r})"]
+
+
+def _origin_faults(parts: list[Path]) -> list[str]:
+    """Parts that were not measured as most of them were, one sentence for each way in which they differ."""
+    origins = {path: (part_origin(path) or {}) | {"store": None} for path in parts}
+    texts = {path: json.dumps(origin, sort_keys=True) for path, origin in origins.items()}
+    usual = Counter(texts.values()).most_common(1)[0][0]
+    known = next(path for path in parts if texts[path] == usual)
+    odd: dict[str, list[Path]] = {}
+    for path in parts:
+        if texts[path] != usual:
+            odd.setdefault("; ".join(_differences(origins[path], origins[known])), []).append(path)
+    mend = "measure them again (`retsam measure`, in the workflow `snakemake --forcerun measure`)"
+    faults = []
+    for what, paths in odd.items():
+        names = ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        faults.append(f"{names}: measured otherwise than {known}: {what}; {mend}")
+    return faults
+
+
 def _faults(parts: list[Path], cohort: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
     known, faults, seen = set(cohort["image_id"]), [], pd.Series(dtype="string")
     if not parts:
         return ["no part given"]
+    faults += _origin_faults(parts)
     schema = pq.read_schema(parts[0])
     measured = []
     for path in parts:

@@ -15,7 +15,7 @@ from pyarrow.csv import write_csv
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.context import Context
 from retsam.biomarkers.tables import neutralise
-from retsam.masks.masks import Masks
+from retsam.masks.masks import Failure, Masks
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,18 @@ def graph_table(masks: Masks, config: BiomarkersConfig | None = None) -> pd.Data
     return table
 
 
-def write_graphs(masks: Iterable[Masks], folder: Path, config: BiomarkersConfig | None = None) -> list[Path]:
+def write_graphs(masks: Iterable[Masks | Failure], folder: Path, config: BiomarkersConfig | None = None) -> list[Path]:
     """Write :func:`graph_table` of each eye to ``folder/<image_id>.parquet`` (characters that no file name may have are percent-coded).
 
-    An eye whose graph cannot be built is a row of ``folder/failures.csv``: ``image_id``, ``reason``, ``detail``. The file is always
-    written, so that none left out can be told from nobody having looked.
+    A photograph without masks, and an eye whose graph cannot be built, is a row of ``folder/failures.csv``: ``image_id``, ``reason``,
+    ``detail``. The file is always written, so that none left out can be told from nobody having looked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, failures = [], []
     for item in masks:
+        if isinstance(item, Failure):
+            failures.append({"image_id": item.image_id, "reason": item.reason, "detail": item.detail})
+            continue
         try:
             table = graph_table(item, config)
         except Exception as error:  # noqa: BLE001 (one odd mask must not cost the other graphs; its row says what happened)
