@@ -79,7 +79,7 @@ def figure(values: dict, dataset: str, target: str, metric: str) -> dict | None:
     if entry is None:
         return None
     keys = ("pooled", "pooled_ci_low", "pooled_ci_high") if pooled else ("value", "ci_low", "ci_high")
-    return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n"]}
+    return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n_pooled" if pooled else "n"]}
 
 
 def kept_rows(readme: str, names: list[str]) -> dict[str, list[str]]:

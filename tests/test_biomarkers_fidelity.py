@@ -70,6 +70,51 @@ def test_the_same_seed_gives_the_same_intervals():
     pd.testing.assert_frame_equal(fidelity(left, right, draws=100), fidelity(left, right, draws=100))
 
 
+def test_photographs_of_one_subject_are_drawn_together():
+    """Every photograph three times tells no more than once; one subject tells nothing of its like."""
+    left, right = tables()
+    thrice = [pd.concat([t.assign(image_id=t["image_id"] + f"_{k}") for k in range(3)], ignore_index=True) for t in (left, right)]
+    ids = thrice[0]["image_id"]
+    whose = pd.Series(ids.str.split("_").str[0].to_numpy(), index=ids)
+
+    def width(found):
+        row = found.set_index("biomarker").loc["cdr_vertical"]
+        return row["bias_ci_high"] - row["bias_ci_low"]
+
+    once, grouped, apart = fidelity(left, right), fidelity(*thrice, subjects=whose), fidelity(*thrice)
+    assert width(grouped) == pytest.approx(width(once), rel=1e-6) and width(apart) < 0.7 * width(once)
+    pd.testing.assert_frame_equal(fidelity(left, right, subjects=pd.Series("x", index=["other"])), once)
+    alone = fidelity(left, right, subjects=pd.Series("x", index=left["image_id"])).set_index("biomarker").loc["cdr_vertical"]
+    assert np.isfinite(alone["bias"]) and np.isnan(alone["bias_ci_low"]) and np.isnan(alone["r_ci_high"])
+    groups, kinds = pd.Series("set", index=[*left["image_id"], *ids]), {"ratio": ("cdr_vertical",)}
+    figures = [headline(left, right, groups, 500, 0, kinds)]
+    figures += [headline(*thrice, groups, 500, 0, kinds, subjects) for subjects in (whose, None)]
+    spread = [found.loc[0, "bias_sd_ci_high"] - found.loc[0, "bias_sd_ci_low"] for found in figures]
+    assert spread[1] == pytest.approx(spread[0], rel=0.03) and spread[2] < 0.7 * spread[0]
+
+
+def test_subjects_with_different_numbers_of_photographs():
+    """All of a subject's photographs come with it, however many they are."""
+    left, right = tables(12)
+    whose = pd.Series([f"s{k}" for k in (0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8)], index=left["image_id"])
+    found = fidelity(left, right, draws=300, subjects=whose).set_index("biomarker").loc["cdr_vertical"]
+    paired = left.merge(right, on="image_id", suffixes=("", "_drawn"))
+    difference = (paired["cdr_vertical"] - paired["cdr_vertical_drawn"]).to_numpy()
+    codes = pd.factorize(whose)[0]
+    drawn = np.random.default_rng(0).integers(0, 9, (300, 9))
+    means = [np.mean(np.concatenate([difference[codes == s] for s in one])) for one in drawn]
+    assert (found["bias_ci_low"], found["bias_ci_high"]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_a_reference_without_spread_has_no_bias_in_spreads():
+    """Rounding leaves 0.1 six times over a variance of 1e-34."""
+    found = agreement(np.array([0.1, 0.2, 0.1, 0.3, 0.1, 0.1]), np.full(6, 0.1))
+    assert found["bias"] == pytest.approx(0.05) and np.isnan(found["bias_sd"]) and np.isnan(found["r"])
+    left = pd.DataFrame({"image_id": list("abcdef"), "crae": [0.1, 0.2, 0.1, 0.3, 0.1, 0.1]})
+    figures = headline(left, left.assign(crae=0.1), pd.Series("x", index=left["image_id"]), draws=10)
+    assert figures["bias_sd"].isna().all() and figures["r"].isna().all()
+
+
 def test_headline_counts_each_kind_once():
     predicted, reference = pair(60, bias=1.0, noise=1.0)
     ids = [f"i{k}" for k in range(60)]

@@ -78,7 +78,7 @@ def test_perfect_prediction(tmp_path):
     assert scores["vcdr"]["error"]["value"] == 0 and scores["vcdr"]["expert_error"]["value"] == pytest.approx(abs(0.55 - 19 / 37), abs=1e-6)
     # labelled as absent, and nothing predicted: no Dice, one image of no false positive
     absent = scores["hemorrhage"]["dsc"]
-    assert absent.pop("n") == 0 and set(absent.values()) == {None}
+    assert (absent.pop("n"), absent.pop("n_groups"), absent.pop("n_pooled")) == (0, 0, 1) and set(absent.values()) == {None}
     assert result.images.loc[0, "status"] == "ok" and result.images.loc[0, "hemorrhage_predicted_px"] == 0
 
 
@@ -141,6 +141,31 @@ def test_lesion_labels_and_images(tmp_path, rng):
     assert toy["hard_exudate"]["aupr"]["pooled"] == 1
 
 
+def test_every_figure_stands_beside_its_n(tmp_path):
+    """Two of six images have the lesion: their Dice coefficient is of two, the pooled AUPR and the AUC of all."""
+    rows, answers = [], {}
+    for k in range(1, 7):
+        blob = ellipse(SHAPE, 40, 50, 6, 6)
+        rows.append(dict(dataset="toy", image=photograph(tmp_path, k), lesions=save(tmp_path, f"l{k}.png", blob * 4 * (k < 3))))
+        answers[k] = (dict(hard_exudate=np.roll(blob, k, 1)), None)
+    scores = run.evaluate(FakeSegmenter(answers), read_manifest(write(tmp_path, rows)), tmp_path, 50, progress=False).scores
+    entry = scores["toy"]["hard_exudate"]
+    assert (entry["aupr"]["n"], entry["aupr"]["n_pooled"], entry["dsc"]["n_groups"]) == (2, 6, 2)
+    line = run.table(scores).set_index("target").loc["hard_exudate"]
+    assert line["n"] == 6 and line["dsc"].endswith("[n = 2]") and "[" not in line["aupr"]
+    assert "[" not in line["other"].split("image_auc ")[1]
+
+
+def test_a_cup_that_nobody_drew_has_no_ratio(tmp_path):
+    """A disc drawn without a cup says nothing of the cup's height; a drawn cup that was not found costs."""
+    disc, cup = ellipse(SHAPE, 60, 48, 20, 18), ellipse(SHAPE, 60, 48, 9, 9)
+    masks = [save(tmp_path, f"m{k}.png", disc * 1 + cup * k) for k in (0, 1)]
+    rows = [dict(dataset="d", image=photograph(tmp_path, k + 1), disc_cup=mask) for k, mask in enumerate(masks)]
+    answers = {1: (dict(disc=disc, cup=cup), None), 2: (dict(disc=disc), None)}
+    vcdr = run.evaluate(FakeSegmenter(answers), read_manifest(write(tmp_path, rows)), tmp_path, 10, progress=False).scores["d"]["vcdr"]
+    assert vcdr["error"]["n"] == 1 and vcdr["bias"]["value"] == pytest.approx(-19 / 37, abs=1e-6)
+
+
 def test_positions_in_disc_diameters(tmp_path):
     """The reference's disc measures; without one the predicted; without any the median of the others. A lost fovea is in no circle."""
     disc = ellipse(SHAPE, 80, 48, 10, 10)
@@ -186,6 +211,9 @@ def test_manifest_faults_all_at_once(tmp_path):
     with pytest.raises(ManifestError) as error:
         read_manifest(path)
     assert "row 2, fovea_x: 'left'" in str(error.value) and "row 3: dataset or image is empty" in str(error.value)
+    path.write_text("dataset,image,has_drusen\na,1.png,yes\na,2.png,1\na,3.png,\na,4.png,2\n")
+    with pytest.raises(ManifestError, match=r"2 faults[\s\S]*row 2, has_drusen: 'yes' is not 0 or 1[\s\S]*row 5, has_drusen: '2'"):
+        read_manifest(path)
     path.write_text("set,picture\na,b\n")
     with pytest.raises(ManifestError, match=r"2 faults[\s\S]*'dataset'[\s\S]*'image'"):
         read_manifest(path)
@@ -198,11 +226,13 @@ def image_score(dsc, tp=10, fp=0, fn=0):
 
 
 def test_bootstrap_by_group(rng):
-    """Groups are drawn whole: with one group there is nothing to resample, and doubling every image narrows nothing."""
+    """Groups are drawn whole: one group has no interval, and doubling every image narrows nothing."""
     values = rng.random(40)
     scores = [image_score(v) for v in values]
     lone = summarise(scores, ["a"] * 40, 200)["vessel"]["dsc"]
-    assert lone["ci_low"] == lone["ci_high"] == lone["value"] == pytest.approx(values.mean(), abs=1e-6)
+    assert lone["value"] == pytest.approx(values.mean(), abs=1e-6)
+    assert {lone[f"{pooled}ci_{end}"] for pooled in ("", "pooled_") for end in ("low", "high")} == {None}
+    assert (lone["n"], lone["n_pooled"], lone["n_groups"]) == (40, 40, 1)
     own = summarise(scores, [str(i) for i in range(40)], 4000)["vessel"]["dsc"]
     half = 1.96 * values.std() / np.sqrt(40)
     assert own["ci_high"] - own["ci_low"] == pytest.approx(2 * half, rel=0.08)

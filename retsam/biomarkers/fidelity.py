@@ -1,7 +1,8 @@
 """How well biomarkers of predicted masks agree with those of reference masks of the same photographs.
 
 Overlap does not make a biomarker: a mask with a good Dice coefficient can still have every vessel a pixel too thin. So each biomarker
-is measured on both masks, and its bias, correlation and agreement are reported with bootstrap confidence intervals over images.
+is measured on both masks, and its bias, correlation and agreement are reported with bootstrap confidence intervals over images, or over
+subjects where several images are of one.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ HEADLINE: dict[str, tuple[str, ...]] = {
 MIN_PAIRS = 5
 
 
-def agreement(predicted: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
+def agreement(predicted: np.ndarray, reference: np.ndarray, counted: np.ndarray | bool = True) -> dict[str, np.ndarray]:
     """Agreement of paired measurements along the last axis.
 
     Parameters
     ----------
     predicted, reference : ndarray, [..., n]
+    counted : ndarray of bool, [..., n], optional
+        Pairs that count; all where not given.
 
     Returns
     -------
@@ -45,13 +48,14 @@ def agreement(predicted: np.ndarray, reference: np.ndarray) -> dict[str, np.ndar
         ``icc``: ICC(A,1), two-way, absolute agreement, single measurement (McGraw & Wong 1996); ``loa_low``, ``loa_high``: Bland and
         Altman's limits of agreement, bias -+ 1.96 standard deviations of the difference. NaN where undefined.
     """
-    n = predicted.shape[-1]
+    n = np.broadcast_to(counted, predicted.shape).sum(-1)
     difference = predicted - reference
-    bias = difference.mean(-1)
-    mean_p, mean_r = predicted.mean(-1, keepdims=True), reference.mean(-1, keepdims=True)
-    var_p, var_r = predicted.var(-1, ddof=1), reference.var(-1, ddof=1)
-    covariance = ((predicted - mean_p) * (reference - mean_r)).sum(-1) / (n - 1)
-    spread = difference.std(-1, ddof=1)
+    bias = difference.mean(-1, where=counted)
+    mean_p, mean_r = (values.mean(-1, keepdims=True, where=counted) for values in (predicted, reference))
+    var_p, var_r = (values.var(-1, ddof=1, where=counted) for values in (predicted, reference))
+    flat_p, flat_r = _constant(predicted, counted), _constant(reference, counted)
+    covariance = ((predicted - mean_p) * (reference - mean_r)).sum(-1, where=counted) / (n - 1)
+    spread = difference.std(-1, ddof=1, where=counted)
     # Mean squares of the two-way layout with two columns.
     rows = (var_p + var_r) / 2 + covariance
     error = (var_p + var_r) / 2 - covariance
@@ -59,29 +63,59 @@ def agreement(predicted: np.ndarray, reference: np.ndarray) -> dict[str, np.ndar
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "bias": bias,
-            "bias_sd": bias / np.sqrt(var_r),
-            "r": covariance / np.sqrt(var_p * var_r),
+            "bias_sd": np.where(flat_r, np.nan, bias / np.sqrt(var_r)),
+            "r": np.where(flat_p | flat_r, np.nan, covariance / np.sqrt(var_p * var_r)),
             "icc": (rows - error) / (rows + error + 2 / n * (columns - error)),
             "loa_low": bias - 1.96 * spread,
             "loa_high": bias + 1.96 * spread,
         }
 
 
-def _one(predicted: np.ndarray, reference: np.ndarray, draws: int, seed: int) -> dict[str, float]:
-    """Statistics of one biomarker with percentile intervals over resampled images."""
-    n = len(predicted)
+def _constant(values: np.ndarray, counted: np.ndarray | bool) -> np.ndarray:
+    """Whether all that counts is one number, whose variance rounding may leave a little above 0."""
+    return values.max(-1, where=counted, initial=-np.inf) == values.min(-1, where=counted, initial=np.inf)
+
+
+def _subjects(subjects: pd.Series | None, ids: pd.Index) -> np.ndarray:
+    """Whose each photograph is; its own where nobody is named."""
+    own = ids.to_series()
+    return (own if subjects is None else subjects.rename(index=str).reindex(ids).astype(object).fillna(own)).to_numpy()
+
+
+def _resamples(subjects: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Images of resampled subjects, ``[draws, m]``; -1 where a resample has fewer than the largest can have.
+
+    All images of a subject are drawn together. Where each is its own subject, every resample has as many as there are.
+    """
+    codes, names = pd.factorize(subjects)
+    order = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes, minlength=len(names))
+    members = np.full((len(names), sizes.max()), -1)
+    members[codes[order], np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)] = order
+    drawn = rng.integers(0, len(names), (draws, len(names)))
+    return members[drawn].reshape(draws, -1)
+
+
+def _interval(values: np.ndarray, subjects: np.ndarray) -> tuple[float, float]:
+    """Percentile interval, 95 %, of resampled values; NaN of a single subject, and where many resamples are without spread."""
+    usable = values[np.isfinite(values)]
+    if len(set(subjects)) < 2 or len(usable) < 0.9 * len(values):
+        return np.nan, np.nan
+    low, high = np.quantile(usable, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _one(predicted: np.ndarray, reference: np.ndarray, subjects: np.ndarray, draws: int, seed: int) -> dict[str, float]:
+    """Statistics of one biomarker with percentile intervals over resampled subjects."""
     point = agreement(predicted, reference)
     # The same seed for every biomarker: all see the same resampled cohorts.
-    chosen = np.random.default_rng(seed).integers(0, n, (draws, n))
-    resampled = agreement(predicted[chosen], reference[chosen])
+    chosen = _resamples(subjects, draws, np.random.default_rng(seed))
+    counted = chosen >= 0
+    resampled = agreement(predicted[chosen], reference[chosen], True if counted.all() else counted)
     out: dict[str, float] = {}
     for name in STATISTICS:
         out[name] = _finite(point[name])
-        values = resampled[name][np.isfinite(resampled[name])]
-        # Resamples without spread have no correlation; with many of them there is no interval either.
-        usable = len(values) >= 0.9 * draws
-        low, high = np.quantile(values, [0.025, 0.975]) if usable else (np.nan, np.nan)
-        out[f"{name}_ci_low"], out[f"{name}_ci_high"] = float(low), float(high)
+        out[f"{name}_ci_low"], out[f"{name}_ci_high"] = _interval(resampled[name], subjects)
     return out
 
 
@@ -95,6 +129,7 @@ def fidelity(
     groups: pd.Series | None = None,
     draws: int = 1000,
     seed: int = 0,
+    subjects: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Agreement of each biomarker between two biomarker tables of the same photographs.
 
@@ -106,8 +141,10 @@ def fidelity(
     groups : Series, optional
         Data set or camera by image id; statistics are then given for each group, and for ``all`` together.
     draws : int
-        Bootstrap resamples of images.
+        Bootstrap resamples.
     seed : int
+    subjects : Series, optional
+        Whose each photograph is, by image id: what is resampled. Each photograph is its own subject where not given.
 
     Returns
     -------
@@ -135,6 +172,7 @@ def fidelity(
     if groups is not None:
         label = groups.rename(index=str).reindex(shared)
         memberships |= {str(value): (label == value).to_numpy() for value in sorted(label.dropna().unique())}
+    whose = _subjects(subjects, shared)
     known = registry()
     rows = []
     for biomarker in (name for name in known if name in left and name in right):
@@ -154,7 +192,7 @@ def fidelity(
             }
             if pair.sum() >= MIN_PAIRS:
                 row |= {"mean_predicted": p[pair].mean(), "mean_reference": r[pair].mean(), "sd_reference": r[pair].std(ddof=1)}
-                row |= _one(p[pair], r[pair], draws, seed)
+                row |= _one(p[pair], r[pair], whose[member][pair], draws, seed)
             rows.append(row)
     columns = ["group", "biomarker", "family", "unit", "n", "n_predicted", "n_reference"]
     columns += ["mean_predicted", "mean_reference", "sd_reference"]
@@ -169,6 +207,7 @@ def headline(
     draws: int = 1000,
     seed: int = 0,
     biomarkers: Mapping[str, tuple[str, ...]] = HEADLINE,
+    subjects: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Mean r and mean |bias| over kinds of biomarkers, each kind counting once.
 
@@ -179,10 +218,12 @@ def headline(
     groups : Series
         Data set or camera by image id.
     draws : int
-        Bootstrap resamples of images, the same ones for all biomarkers.
+        Bootstrap resamples, the same ones for all biomarkers.
     seed : int
     biomarkers : dict of str to tuple of str
         Kind (``density``, ``length``, ...) -> its biomarkers; a kind's value is the mean over those with at least 5 pairs.
+    subjects : Series, optional
+        As of :func:`fidelity`.
 
     Returns
     -------
@@ -194,16 +235,20 @@ def headline(
     left = predicted.set_index(predicted["image_id"].astype(str))
     right = reference.set_index(reference["image_id"].astype(str)).reindex(left.index)
     label = groups.rename(index=str).reindex(left.index)
+    whose = _subjects(subjects, left.index)
     rng = np.random.default_rng(seed)
     rows = []
     for group in sorted(label.dropna().unique()):
         member = (label == group).to_numpy()
-        chosen = np.vstack([np.arange(member.sum()), rng.integers(0, member.sum(), (draws, member.sum()))])
+        resamples = _resamples(whose[member], draws, rng)
+        everyone = np.full(resamples.shape[1], -1)
+        everyone[: member.sum()] = np.arange(member.sum())
+        chosen = np.vstack([everyone, resamples])
         kinds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         pairs: dict[str, int] = {}
         for kind, names in biomarkers.items():
             columns = [(_numbers(left, name)[member], _numbers(right, name)[member]) for name in names if name in left and name in right]
-            found = [_resampled(p[chosen], r[chosen]) for p, r in columns]
+            found = [_resampled(np.append(p, np.nan)[chosen], np.append(r, np.nan)[chosen]) for p, r in columns]  # the NaN is -1's
             counts = [int((np.isfinite(p) & np.isfinite(r)).sum()) for p, r in columns]
             if max(counts, default=0) < MIN_PAIRS:
                 continue
@@ -216,9 +261,8 @@ def headline(
         for kind, values in kinds.items():
             row: dict[str, object] = {"group": group, "kind": kind, "n": pairs[kind], "n_kinds": len(kinds) - 1 if kind == "mean" else 1}
             for name, value in zip(("r", "bias_sd"), values, strict=True):
-                usable = value[1:][np.isfinite(value[1:])]
-                low, high = np.quantile(usable, [0.025, 0.975]) if len(usable) >= 0.9 * draws else (np.nan, np.nan)
-                row |= {name: float(value[0]), f"{name}_ci_low": float(low), f"{name}_ci_high": float(high)}
+                low, high = _interval(value[1:], whose[member])
+                row |= {name: float(value[0]), f"{name}_ci_low": low, f"{name}_ci_high": high}
             rows.append(row)
     columns = ["group", "kind", "n", "n_kinds", "r", "r_ci_low", "r_ci_high", "bias_sd", "bias_sd_ci_low", "bias_sd_ci_high"]
     return pd.DataFrame(rows, columns=columns)
@@ -233,10 +277,11 @@ def _resampled(predicted: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray
     pair = np.isfinite(predicted) & np.isfinite(reference)
     n = pair.sum(-1)
     p, r = np.where(pair, predicted, 0.0), np.where(pair, reference, 0.0)
+    flat_p, flat_r = _constant(predicted, pair), _constant(reference, pair)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_p, mean_r = p.sum(-1) / n, r.sum(-1) / n
         dp, dr = (np.where(pair, x - mean[..., None], 0.0) for x, mean in ((predicted, mean_p), (reference, mean_r)))
-        square_p, square_r = (dp**2).sum(-1), (dr**2).sum(-1)
+        square_p, square_r = np.where(flat_p, np.nan, (dp**2).sum(-1)), np.where(flat_r, np.nan, (dr**2).sum(-1))
         correlation, bias = (dp * dr).sum(-1) / np.sqrt(square_p * square_r), (mean_p - mean_r) / np.sqrt(square_r / (n - 1))
     short = n < MIN_PAIRS
     return tuple(np.where(short | ~np.isfinite(x), np.nan, x) for x in (correlation, bias))  # type: ignore[return-value]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye import measure_row
-from retsam.biomarkers.fidelity import fidelity, headline, summary
+from retsam.biomarkers.fidelity import MIN_PAIRS, fidelity, headline, summary
 from retsam.biomarkers.registry import registry
 from retsam.evaluation.reference import Reference
 from retsam.evaluation.run import Predictor, predict_each, read_ahead
@@ -135,8 +135,8 @@ def measure_both(
     Returns
     -------
     predicted, reference : DataFrame
-        Biomarker tables with ``image_id`` (data set and path) and ``dataset``. Images that cannot be read or predicted are in neither:
-        the table of scores names them and says why.
+        Biomarker tables with ``image_id`` (data set and path), ``dataset`` and ``group``. Images that cannot be read or predicted are in
+        neither: the table of scores names them and says why.
     """
     config, root = config or CONFIG, Path(root)
     known = {name for names in segmenter.pens.values() for name in names}
@@ -153,7 +153,7 @@ def measure_both(
         eye = record.get("eye") if record.get("eye") in ("R", "L") else None
         found = prediction.masks(image_id=f"{record['dataset']}:{record['image']}", eye=eye)
         for table, row in zip(rows, compare_rows(found, item.reference, config), strict=True):
-            table.append(row | {"dataset": record["dataset"]})
+            table.append(row | {"dataset": record["dataset"], "group": record["group"]})
     return pd.DataFrame(rows[0]), pd.DataFrame(rows[1])
 
 
@@ -175,17 +175,19 @@ def score_biomarkers(
     Raises
     ------
     ValueError
-        If no image of the manifest has drawn masks.
+        If no image could be measured on both masks.
     """
     out = Path(out)
     predicted, reference = measure_both(segmenter, manifest, root, progress=progress, own_pen=own_pen)
     if predicted.empty:
         raise ValueError("no image could be measured on both a predicted and a drawn mask")
-    groups = predicted.set_index("image_id")["dataset"]
-    table = fidelity(predicted, reference, groups, resamples, seed)
+    if len(predicted) < MIN_PAIRS:
+        raise ValueError(f"agreement needs at least {MIN_PAIRS} photographs with drawn masks, found {len(predicted)}")
+    groups, subjects = (predicted.set_index("image_id")[name] for name in ("dataset", "group"))
+    table = fidelity(predicted, reference, groups, resamples, seed, subjects)
     table.to_csv(out.with_suffix(".biomarkers.csv"), index=False)
     for name, frame in (("predicted", predicted), ("reference", reference)):
         frame.to_parquet(out.with_suffix(f".{name}.parquet"), index=False)
-    figures = headline(predicted, reference, groups, resamples, seed)
+    figures = headline(predicted, reference, groups, resamples, seed, subjects=subjects)
     out.with_suffix(".fidelity.json").write_text(json.dumps(summary(figures, own_pen), indent=1) + "\n")
     return figures

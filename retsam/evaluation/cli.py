@@ -17,7 +17,8 @@ import click
 @click.option("--prepared", type=click.Path(file_okay=False, path_type=Path), help="Folder for a public set's manifest and decoded masks.")
 @click.option("--split", help="Only rows of this split (train, test, ...).")
 @click.option("--held-out", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Training configuration (YAML): only the rows that it keeps out of training.")
+              help="Training configuration (YAML): only photographs that it keeps out of training. Those of another manifest than its own "
+                   "are recognised by their names.")
 @click.option("--weights", type=click.Path(dir_okay=False, path_type=Path),
               help="Weights file, or the published checkpoint [default: the shipped one].")
 @click.option("--out", default="scores.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path), help="Scores to write.")
@@ -36,8 +37,9 @@ import click
 def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out, limit, out, **options) -> None:
     """Score the shipped model on labelled photographs, at the size they are stored in.
 
-    Writes OUT (`{dataset: {target: {metric: {value, pooled, ci_low, ci_high, n}}}}`: means over images and pooled, 95 % bootstrap
-    intervals), a table of every image beside it (.csv, .parquet) and how it was made (.run.json), and prints a table.
+    Writes OUT (.json, `{dataset: {target: {metric: {value, pooled, ci_low, ci_high, n, n_pooled, n_groups}}}}`: means over images and
+    pooled, 95 % bootstrap intervals over groups, none of a single group), a table of every image beside it (.csv, .parquet) and how it was
+    made (.run.json), and prints a table. A figure whose n is not its line's says so.
     An image or a mask that cannot be read is a row with a reason.
 
     \b
@@ -52,10 +54,15 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
     """
     from retsam.evaluation.public import LayoutError, describe, prepare
     from retsam.evaluation.reference import ManifestError, read_manifest
+    from retsam.evaluation.run import output_paths
 
     if list_datasets:
         click.echo(describe())
         return
+    try:
+        output_paths(out)
+    except ValueError as error:
+        raise click.ClickException(f"--out {error}") from error
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if manifest is None:
         if len(datasets) != 1 or root is None:
@@ -77,25 +84,67 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
     if faults:
         raise click.ClickException("\n".join(faults))
     # First of all: a group that has a test photograph in another data set is kept out of training in this one too.
-    table = _kept_out(table, held_out) if held_out else table
+    table = _kept_out(table, manifest, held_out) if held_out else table
     table = table[table["dataset"].isin(datasets)] if datasets else table
     table = table[table["split"] == split] if split else table
     table = table.groupby("dataset", sort=False).head(limit) if limit else table
     if not len(table):
         raise click.ClickException(f"no row of {manifest} is left after --dataset, --split and --held-out")
-    _run(table.reset_index(drop=True), manifest, root or manifest.parent, out, **options)
+    table = table.reset_index(drop=True)
+    if options["biomarkers"]:
+        _check_for_biomarkers(table, manifest)
+    _run(table, manifest, root or manifest.parent, out, held_out, **options)
 
 
-def _kept_out(table, config: Path):
+def _kept_out(table, manifest: Path, config: Path):
     """Rows that a training run keeps out: official test parts, and its share of the groups of other sets."""
+    from retsam.evaluation.reference import ManifestError
+    from retsam.evaluation.trained_on import kept_out
     from retsam.training.config import TrainConfig
-    from retsam.training.frames import held_out
 
     try:
         settings = TrainConfig.read(config)
     except ValueError as error:
         raise click.ClickException(f"{config}: {error}") from error
-    return table[held_out(table, settings)]
+    try:
+        kept, told = kept_out(table, manifest, settings)
+    except ManifestError as error:
+        raise click.ClickException(f"--held-out {config}: {error}") from error
+    click.echo("\n".join(told))
+    return table[kept]
+
+
+def _check_for_biomarkers(table, manifest: Path) -> None:
+    """What agreement of biomarkers needs, before hours of work: photographs once each, and enough of them with drawn masks."""
+    from retsam.biomarkers.fidelity import MIN_PAIRS
+    from retsam.evaluation.reference import DRAWN
+
+    faults = []
+    copies = table.loc[table.duplicated(["dataset", "image"]), ["dataset", "image"]].drop_duplicates()
+    if len(copies):
+        names = [f"{row.dataset}: {row.image}" for row in copies.itertuples()]
+        shown = "\n  ".join(names[:10] + ([f"and {len(names) - 10} more"] if len(names) > 10 else []))
+        faults.append(f"--biomarkers: {manifest} has photographs more than once; keep one row of each:\n  {shown}")
+    drawn = int(table[[name for name in DRAWN if name in table.columns]].notna().any(axis=1).sum())
+    if drawn < MIN_PAIRS:
+        faults.append(f"--biomarkers: agreement needs at least {MIN_PAIRS} photographs with drawn masks, found {drawn} in {manifest}")
+    if faults:
+        raise click.ClickException("\n".join(faults))
+
+
+def _what_is_scored(table, segmenter, held_out: Path | None) -> None:
+    """Say where one line of scores holds several parts of a data set, or photographs that the weights may have learned from."""
+    from retsam.evaluation.trained_on import sources
+
+    learned_from = set(getattr(segmenter, "card", {}).get("learned_from_labels", {}).get("datasets", ()))
+    for name, rows in table.groupby("dataset", sort=False):
+        parts = rows["split"].fillna("no part").value_counts()
+        if len(parts) > 1:
+            words = ", ".join(f"{part} ({n})" for part, n in parts.items())
+            click.echo(f"{name}: photographs of several parts are scored together: {words}; --split scores one of them")
+        if held_out is None and (taught := sources(str(name), learned_from)):
+            names = ", ".join(taught)
+            click.echo(f"{name}: the weights learned from {names}; without --held-out, photographs trained on may be among these")
 
 
 def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | None, tasks: tuple[str, ...] = (), unbiased: bool = False):
@@ -118,7 +167,7 @@ def _segmenter(weights: Path | None, device: str, batch_size: int, pen: str | No
 
 
 def _run(
-    table, manifest, root, out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen, unbiased, tasks
+    table, manifest, root, out, held_out, weights, device, batch_size, overlays, biomarkers, resamples, seed, quiet, pen, unbiased, tasks
 ) -> None:
     import hashlib
 
@@ -136,6 +185,7 @@ def _run(
             raise click.ClickException(f"--pen own: the weights know {', '.join(sorted(known)) or 'no pens'}, none of these data sets")
         for name in sorted(set(table["dataset"]) - known):
             click.echo(f"{name}: the weights know no pen of it; drawn in no one's")
+    _what_is_scored(table, segmenter, held_out)
     evaluation = run.evaluate(segmenter, table, root, resamples, seed, progress=not quiet, own_pen=pen == "own")
     about = {
         "retsam_version": __version__,
@@ -144,6 +194,8 @@ def _run(
         "target_status": segmenter.target_status,
         "manifest": str(manifest),
         "manifest_sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
+        "held_out": held_out and str(held_out),
+        "parts": {name: rows["split"].fillna("").value_counts().to_dict() for name, rows in table.groupby("dataset", sort=False)},
         "resamples": resamples,
         "seed": seed,
         "pen": pen,
@@ -154,17 +206,33 @@ def _run(
     if overlays:
         pictures = write_gallery(evaluation, segmenter, table, root, overlays)
         click.echo(f"{len(pictures)} pictures in {overlays}")
-    click.echo(run.table(evaluation.scores).to_string(index=False))
+    if evaluation.scores:
+        click.echo(run.table(evaluation.scores).to_string(index=False))
+    fault = None
     if biomarkers and evaluation.scores:
         from retsam.evaluation.biomarkers import score_biomarkers
 
         try:
             figures = score_biomarkers(segmenter, table, root, out, resamples, seed, progress=not quiet, own_pen=pen == "own")
+            click.echo(_headline(figures, list(dict.fromkeys(table["dataset"]))))
         except ValueError as error:
-            raise click.ClickException(str(error)) from error
-        click.echo("biomarkers, mean over density, length, fractal dimension, CRAE, CRVE:\n" + figures.round(3).to_string(index=False))
+            fault = f"--biomarkers: {error}"
     states = evaluation.images["status"].value_counts()
     click.echo(f"{len(table)} images: " + ", ".join(f"{n} {state}" for state, n in states.items()) + f"; {', '.join(map(str, paths))}")
     if not evaluation.scores:
         reasons = evaluation.images["reason"].value_counts()
         raise click.ClickException("no image could be scored: " + ", ".join(f"{reason} ({n})" for reason, n in reasons.items()))
+    if fault:
+        raise click.ClickException(fault)
+
+
+def _headline(figures, datasets: list[str]) -> str:
+    from retsam.biomarkers.fidelity import MIN_PAIRS
+
+    lines = []
+    if len(figures):
+        lines = ["biomarkers, mean over density, length, fractal dimension, CRAE, CRVE:", figures.round(3).to_string(index=False)]
+    if without := [name for name in datasets if name not in set(figures["group"])]:
+        few = f"no biomarker of vessels could be measured on both masks of {MIN_PAIRS} photographs"
+        lines.append(f"biomarkers, {', '.join(without)}: {few}, so there is no headline; the others are in OUT.biomarkers.csv")
+    return "\n".join(lines)

@@ -29,6 +29,8 @@ NUMBERS = ("fovea_x", "fovea_y", "od_x", "od_y", "expert_vcdr", "lesions_labelle
 OPTIONAL = ("split", "group", *MASK_COLUMNS, *NUMBERS, "subject_id", "diagnosis", "dr_grade", "quality")
 OWN_MASKS = tuple(t for t in TARGETS if t not in ("vessel", "disc", "fovea"))
 """Targets that a column of their own name may hold a mask of."""
+DRAWN = (*(name for name in MASK_COLUMNS if name != "fov"), *OWN_MASKS, "fovea_x")
+"""Columns of what biomarkers are measured on."""
 PRESENCE = tuple(f"has_{target}" for target in TARGETS)
 FAULT = "__fault"
 """Ending of a column that says why the file of another one is missing."""

@@ -197,30 +197,51 @@ def _image_table(manifest: pd.DataFrame, states: list[dict], scores: dict[int, I
 def table(scores: dict[str, dict], metrics: tuple[str, ...] = ("dsc", "jac", "cldice", "aupr", "hd95")) -> pd.DataFrame:
     """One line a data set and target: the usual metrics with their intervals, for people.
 
-    The mean over images; of AUPR the value pooled over pixels, as the IDRiD challenge reports it.
+    The mean over images; of AUPR the value pooled over pixels, as the IDRiD challenge reports it. ``n`` is that of the figure with the
+    most images; figures of fewer say their own.
     """
     rows = []
     for dataset, targets in scores.items():
         for target, values in targets.items():
-            row = {"dataset": dataset, "target": target, "n": max(entry["n"] for entry in values.values())}
+            most = max(max(entry["n"], entry["n_pooled"] if name == "aupr" else 0) for name, entry in values.items())
+            row = {"dataset": dataset, "target": target, "n": most}
             for name in metrics:
                 if name in values:
-                    keys = ("pooled", "pooled_ci_low", "pooled_ci_high") if name == "aupr" else ("value", "ci_low", "ci_high")
-                    value, low, high = (values[name][key] for key in keys)
+                    pooled = ("pooled", "pooled_ci_low", "pooled_ci_high", "n_pooled")
+                    keys = pooled if name == "aupr" else ("value", "ci_low", "ci_high", "n")
+                    value, low, high, n = (values[name][key] for key in keys)
                     if value is not None:
-                        row[name] = f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if low is not None else "")
+                        row[name] = f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if low is not None else "") + _own_n(n, most)
             others = {name: entry for name, entry in values.items() if name not in (*metrics, "sensitivity", "precision", "dsc_stored")}
-            row["other"] = ", ".join(f"{name} {entry['value']:.3f}" for name, entry in others.items() if entry["value"] is not None)
+            known = ((name, entry) for name, entry in others.items() if entry["value"] is not None)
+            row["other"] = ", ".join(f"{name} {entry['value']:.3f}{_own_n(entry['n'], most)}" for name, entry in known)
             rows.append(row)
     columns = ["dataset", "target", "n", *metrics, "other"]
     return pd.DataFrame([{name: row.get(name, "") for name in columns} for row in rows], columns=columns)
 
 
-def write(evaluation: Evaluation, out: str | Path, run: dict) -> list[Path]:
-    """Write ``scores.json``, the per-image table beside it (``.csv``, ``.parquet``) and ``<name>.run.json`` with how it came about."""
+def _own_n(n: int, most: int) -> str:
+    return "" if n == most else f" [n = {n}]"
+
+
+def output_paths(out: str | Path) -> list[Path]:
+    """Scores, per-image table (``.csv``, ``.parquet``) and how they came about (``.run.json``).
+
+    Raises
+    ------
+    ValueError
+        If the scores' name does not end in ``.json``: tables take its place, and of ``run.v1`` and ``run.v2`` the same.
+    """
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    paths = [out, out.with_suffix(".csv"), out.with_suffix(".parquet"), out.with_suffix(".run.json")]
+    if out.suffix.lower() != ".json":
+        raise ValueError(f"{out}: expected a name that ends in .json, for tables of other endings go beside it; try {out.name}.json")
+    return [out, out.with_suffix(".csv"), out.with_suffix(".parquet"), out.with_suffix(".run.json")]
+
+
+def write(evaluation: Evaluation, out: str | Path, run: dict) -> list[Path]:
+    """Write scores, table and account to :func:`output_paths`."""
+    paths = output_paths(out)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
     counts = evaluation.images["status"].value_counts().to_dict() if len(evaluation.images) else {}
     failed = evaluation.images[evaluation.images["status"] != "ok"]
     run = {**run, "images": {k: int(v) for k, v in counts.items()}, "reasons": failed["reason"].value_counts().to_dict()}

@@ -188,7 +188,8 @@ def _score_positions(out: ImageScore, native: _Native, reference: Reference) -> 
 
 def _score_cup_disc_ratio(out: ImageScore, disc: np.ndarray, cup: np.ndarray, reference: Reference) -> None:
     truths = {}
-    if {"disc", "cup"} <= set(reference.masks):
+    # A predicted cup that is not there is a ratio of 0, so that it costs; a reference without one says nothing of the cup.
+    if {"disc", "cup"} <= set(reference.masks) and reference.masks["disc"].any() and reference.masks["cup"].any():
         truths[""] = m.vertical_cup_disc_ratio(reference.masks["disc"], reference.masks["cup"])
     if reference.vcdr is not None:
         truths["expert_"] = reference.vcdr
@@ -226,4 +227,3 @@ def in_disc_diameters(scores: list[ImageScore]) -> None:
                     continue  # found, but there is no disc to measure with in the whole data set
                 for limit in (0.25, 0.5):
                     values[f"within_{limit}_dd"] = float(values["found"] > 0 and distance <= limit)
-

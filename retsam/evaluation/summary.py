@@ -54,16 +54,23 @@ class Bootstrap:
     """
 
     def __init__(self, groups, n: int = 1000, seed: int = 0):
-        codes, names = pd.factorize(pd.Series(groups, dtype=object))
+        self.codes, names = pd.factorize(pd.Series(groups, dtype=object))
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-        self.weights = drawn[:, codes].astype(np.float32)  # [n, images]
+        self.weights = drawn[:, self.codes].astype(np.float32)  # [n, images]
 
-    def interval(self, values: np.ndarray) -> tuple[float, float]:
-        """Percentile interval, 95 %, of resampled values; NaN where fewer than half of the resamples have one."""
+    def count(self, images) -> int:
+        """Groups among some images (a mask or positions)."""
+        return len(np.unique(self.codes[images]))
+
+    def interval(self, values: np.ndarray, images) -> tuple[float, float]:
+        """Percentile interval, 95 %, of values resampled from some images.
+
+        NaN where they are all of one group, which tells nothing of its like, and where fewer than half of the resamples have a value.
+        """
         values = np.asarray(values, float)
         finite = values[np.isfinite(values)]
-        if len(finite) < len(values) / 2:
+        if self.count(images) < 2 or len(finite) < len(values) / 2:
             return np.nan, np.nan
         low, high = np.percentile(finite, (2.5, 97.5))
         return float(low), float(high)
@@ -73,10 +80,12 @@ def _clean(value: float) -> float | None:
     return None if not np.isfinite(value) else round(float(value), 6)
 
 
-def _entry(value: float, pooled: float, interval, pooled_interval, n: int) -> dict[str, float | int | None]:
-    numbers = dict(value=value, pooled=pooled, ci_low=interval[0], ci_high=interval[1])
-    numbers |= dict(pooled_ci_low=pooled_interval[0], pooled_ci_high=pooled_interval[1])
-    return {name: _clean(v) for name, v in numbers.items()} | {"n": int(n)}
+def _entry(value: float, interval, images, pooled, bootstrap: Bootstrap) -> dict[str, float | int | None]:
+    """One metric's entry; ``images`` (positions) and ``pooled`` (value, interval, positions) are what it rests on."""
+    numbers = dict(value=value, pooled=pooled[0], ci_low=interval[0], ci_high=interval[1])
+    numbers |= dict(pooled_ci_low=pooled[1][0], pooled_ci_high=pooled[1][1])
+    counts = {"n": len(images), "n_pooled": len(pooled[2]), "n_groups": bootstrap.count(images)}
+    return {name: _clean(v) for name, v in numbers.items()} | counts
 
 
 def summarise(scores: list[ImageScore], groups: list[str], resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, dict]]:
@@ -93,10 +102,11 @@ def summarise(scores: list[ImageScore], groups: list[str], resamples: int = 1000
     Returns
     -------
     dict
-        ``{target: {metric: {value, pooled, ci_low, ci_high, pooled_ci_low, pooled_ci_high, n}}}``. ``value`` is the mean over the
-        ``n`` images on which the metric is defined, with its 95 % interval; ``pooled`` is the metric of all pixels together (of
-        quantities that an image has one of, such as a distance, it is the mean). Of ``image_auc`` both are the area under the ROC
-        curve over images: by the mean of the highest probabilities, ``image_auc_area`` by the predicted area.
+        ``{target: {metric: {value, pooled, ci_low, ci_high, pooled_ci_low, pooled_ci_high, n, n_pooled, n_groups}}}``. ``value`` is the
+        mean over the ``n`` images of ``n_groups`` groups on which the metric is defined, with its 95 % interval; ``pooled`` is the metric
+        of all pixels of ``n_pooled`` images together (of quantities that an image has one of, such as a distance, it is the mean). One
+        group has no interval. Of ``image_auc`` both are the area under the ROC curve over images: by the mean of the highest
+        probabilities, ``image_auc_area`` by the predicted area.
     """
     bootstrap = Bootstrap(groups, resamples, seed)
     targets = list(dict.fromkeys(t for s in scores for t in (*s.values, *s.presence)))
@@ -117,32 +127,32 @@ def _target(scores: list[ImageScore], target: str, bootstrap: Bootstrap) -> dict
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a resample may hold no image with a value
             means = (bootstrap.weights @ filled) / (bootstrap.weights @ known)
-        interval = bootstrap.interval(means)
+        images = np.flatnonzero(known)
+        interval = bootstrap.interval(means, images)
         value = float(column[known].mean()) if known.any() else np.nan
-        pooled, pooled_interval = _pooled(scores, target, name, bootstrap)
-        if pooled is None:
-            pooled, pooled_interval = value, interval
-        out[name] = _entry(value, pooled, interval, pooled_interval, known.sum())
+        pooled = _pooled(scores, target, name, bootstrap) or (value, interval, images)
+        out[name] = _entry(value, interval, images, pooled, bootstrap)
     out |= _image_level(scores, target, bootstrap)
     return out
 
 
 def _pooled(scores: list[ImageScore], target: str, name: str, bootstrap: Bootstrap):
-    """Value of all pixels together and its interval; ``(None, None)`` where the metric is not one of pixels."""
+    """Value of all pixels together, its interval and the images' positions; None where the metric is not one of pixels."""
     if name == "aupr":
         rows = [i for i, s in enumerate(scores) if target in s.histograms]
         positive = np.stack([scores[i].histograms[target].positive for i in rows]).astype(np.float32)
         negative = np.stack([scores[i].histograms[target].negative for i in rows]).astype(np.float32)
         drawn = bootstrap.weights[:, rows]
         value = average_precision(positive.sum(0, dtype=float), negative.sum(0, dtype=float))
-        return float(value), bootstrap.interval(average_precision(drawn @ positive, drawn @ negative))
-    if name not in POOLED or not any(target in s.counts for s in scores):
-        return None, None
+        return float(value), bootstrap.interval(average_precision(drawn @ positive, drawn @ negative), rows), rows
+    rows = [i for i, s in enumerate(scores) if target in s.counts]
+    if name not in POOLED or not rows:
+        return None
     keys = list(next(s.counts[target] for s in scores if target in s.counts))
     counts = np.array([[s.counts.get(target, {}).get(key, 0) for key in keys] for s in scores], float)
     drawn = bootstrap.weights.astype(float) @ counts
     value = POOLED[name](dict(zip(keys, counts.sum(0), strict=True)))
-    return float(value), bootstrap.interval(POOLED[name](dict(zip(keys, drawn.T, strict=True))))
+    return float(value), bootstrap.interval(POOLED[name](dict(zip(keys, drawn.T, strict=True))), rows), rows
 
 
 def _image_level(scores: list[ImageScore], target: str, bootstrap: Bootstrap) -> dict[str, dict]:
@@ -154,6 +164,6 @@ def _image_level(scores: list[ImageScore], target: str, bootstrap: Bootstrap) ->
     for k, name in enumerate(("image_auc", "image_auc_area")):
         values = np.array([scores[i].presence[target][k] for i in rows])
         drawn = [roc_auc(values, labels, weights) for weights in bootstrap.weights[:, rows].astype(float)]
-        value, interval = roc_auc(values, labels), bootstrap.interval(np.array(drawn))
-        out[name] = _entry(value, value, interval, interval, len(rows))
+        value, interval = roc_auc(values, labels), bootstrap.interval(np.array(drawn), rows)
+        out[name] = _entry(value, interval, rows, (value, interval, rows), bootstrap)
     return out
