@@ -97,9 +97,37 @@ def test_no_pickle_is_executed(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "hook": Evil(victim)}, tmp_path / "evil.ckpt")
     (tmp_path / "evil2.pt").write_bytes(pickle.dumps(Evil(victim)))
     for name in ("evil.ckpt", "evil2.pt"):
-        with pytest.raises(ValueError, match="convert it to safetensors"):
+        with pytest.raises(ValueError, match="convert it to safetensors") as error:
             p.read_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(error.value), "torch's advice is to execute it"
     assert not victim.exists()
+
+
+def test_checkpoints_of_the_old_format_are_read(tiny_is_published, tmp_path):
+    path = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": tiny_is_published}, path, _use_new_zipfile_serialization=False)
+    back = p.read_checkpoint(path)
+    assert all(torch.equal(back[name], value) for name, value in tiny_is_published.items())
+
+
+def damaged(folder):
+    tensors = {"a": torch.zeros(500)}
+    torch.save(tensors, folder / "whole.pt")
+    torch.save(tensors, folder / "old.pt", _use_new_zipfile_serialization=False)
+    files = {"empty.ckpt": b"", "text.ckpt": b"<html>not found"}
+    files |= {f"cut_{name}.pt": (folder / f"{name}.pt").read_bytes()[:-700] for name in ("whole", "old")}
+    files["cut.safetensors"] = b"\x10\x00\x00\x00"
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return files
+
+
+def test_damaged_files_are_told_as_such(tmp_path):
+    says = {"empty.ckpt": "an empty file", "text.ckpt": "begins with b'<html>"}
+    for name in damaged(tmp_path):
+        with pytest.raises(ValueError, match=says.get(name, "cut short")) as error:
+            p.read_checkpoint(tmp_path / name)
+        assert name in str(error.value) and "code" not in str(error.value) and "weights_only" not in str(error.value)
 
 
 class Painter(nn.Module):
@@ -152,6 +180,12 @@ def test_arteries_and_veins_are_each_what_reaches_its_threshold():
     assert planes["artery"].all() and planes["vein"].all() and planes["vessel"].all()
     prediction.probabilities["artery"][...] = 0.25
     assert not prediction.masks().planes["artery"].any()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said():
+    with pytest.raises(ValueError, match="torch sees no GPU"):
+        p.PublishedSegmenter(None, device="cuda", network=Painter())
 
 
 def test_no_weights_is_said():

@@ -13,7 +13,7 @@ from retsam.masks.store import read_masks
 from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation.config import SegmentationConfig
 from retsam.segmentation.predict import Segmenter, prepare
-from retsam.segmentation.shard import segment_shard
+from retsam.segmentation.shard import _predict, segment_shard
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,37 @@ def test_a_photograph_that_the_network_fails_on_is_a_row_and_a_broken_device_is_
     monkeypatch.setattr(segmenter, "predict_prepared", failing(torch.AcceleratorError("illegal memory access")))
     with pytest.raises(torch.AcceleratorError):
         segment_shard(shard, metrics, tmp_path / "t.zarr", config, 10**7, segmenter, progress=False)
+
+
+def test_a_batch_that_is_too_large_is_let_go_before_its_photographs_are_tried_alone(segmenter, monkeypatch):
+    """And a photograph that finds no memory by itself ends the shard: a store must not say that it cannot be segmented."""
+
+    class Held:
+        alive = 0
+
+        def __init__(self):
+            Held.alive += 1
+
+        def __del__(self):
+            Held.alive -= 1
+
+    seen = []
+
+    def short_of_memory(items):
+        seen.append((len(items), Held.alive))
+        held = Held()  # noqa: F841 (as the tensors of a batch)
+        if len(items) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(items)
+
+    predict, group = segmenter.predict_prepared, [({"image_id": name}, prepare(drawn_eye(200)[0])) for name in "ab"]
+    monkeypatch.setattr(segmenter, "predict_prepared", short_of_memory)
+    most = 1
+    assert [type(item) for item in _predict(segmenter, group)] == [Masks, Masks]
+    assert seen == [(2, 0), (1, 0), (1, 0)]
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        _predict(segmenter, group)
 
 
 def test_metrics_of_other_images_are_refused(tmp_path, segmenter):

@@ -25,6 +25,7 @@ def segment(config_path: str, shard_file: str, metrics: str, out: str, quiet: bo
       retsam segment --config my.yaml --shard-file shards/s0000.csv --metrics quality/s0000.parquet --out masks/s0000.zarr
     """
     import pandas as pd
+    import torch
 
     from retsam.cohort.ingest import read_shard
     from retsam.config import load_config
@@ -37,3 +38,7 @@ def segment(config_path: str, shard_file: str, metrics: str, out: str, quiet: bo
         segment_shard(shard, pd.read_parquet(metrics), Path(out), config.segmentation, config.cohort.max_pixels, progress=not quiet)
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        text = str(error).splitlines()[0]
+        told = f"the GPU has no memory for a single photograph ({text}); free some, or set segmentation.device to `cpu`"
+        raise click.ClickException(told) from error

@@ -171,9 +171,7 @@ class Segmenter:
         self.pens: dict[str, list[str]] = self.metadata.get("pens") or {}
         self.batch_size, self.flips = batch_size, flips
         self.unbiased, self._given_thresholds = unbiased, dict(thresholds or {})
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("segmentation.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
-        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+        self.device = device_of(device)
         self.dtype = _dtype(precision, self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -294,10 +292,12 @@ class Segmenter:
         if WEAK in whole:
             values = torch.sigmoid(whole[WEAK]).cpu().numpy()
             for channel, target in enumerate(self.networks["whole"].weak.targets):
-                if self.target_status[target] == "not_available":
+                if self.target_status[target] == "not_available":  # not worth enlarging
                     continue
                 for index in range(len(inputs)):
                     probabilities[index][target] = enlarge(values[index, channel], rgb.shape[1]) * fov[index]
+        # A decoder answers for all its targets, also for those that nothing taught or judged.
+        probabilities = [{t: plane for t, plane in planes.items() if self.target_status[t] != "not_available"} for planes in probabilities]
         predictions = []
         for index, item in enumerate(inputs):
             fovea, confidence = locate_fovea(whole["macula"][index, 0], disc=discs[index]) if "macula" in self.tasks else (None, 0.0)
@@ -422,10 +422,7 @@ class Segmenter:
             masks.append(cv2.warpAffine(fov[index].astype(np.uint8), matrix, (ROI_SIDE, ROI_SIDE), flags=cv2.INTER_NEAREST) > 0)
             matrices.append(matrix)
         planes = [
-            {
-                name: cv2.resize(coarse[i, c], (side, side), interpolation=cv2.INTER_LINEAR)
-                for c, name in enumerate(TASKS["optic_nerve"])
-            }
+            {name: cv2.resize(coarse[i, c], (side, side), interpolation=cv2.INTER_LINEAR) for c, name in enumerate(TASKS["optic_nerve"])}
             for i in range(len(rgb))
         ]
         if found:
@@ -473,6 +470,19 @@ def prepare(image: np.ndarray, fov: FieldOfView | None = None) -> PreparedImage:
     frame = Frame.from_field_of_view(fov, FRAME_SIDE)
     large = Frame.from_field_of_view(fov, LARGEST_SIDE).warp(image) if frame.scale >= LARGE_SCALE else None
     return PreparedImage(frame.warp(image), frame.warp(fov.mask(), nearest=True), frame, large)
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` means on this machine.
+
+    Raises
+    ------
+    ValueError
+        If a GPU is asked for and there is none.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"segmentation.device is `{name}`, but torch sees no GPU; use `auto` or `cpu`")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ retsam[training]``).
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,15 +18,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from retsam.masks.frame import Frame
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.segmentation.looks import FRAME_SIDE
-from retsam.segmentation.predict import Prediction
+from retsam.segmentation.predict import Prediction, device_of
 from retsam.segmentation.targets import TARGETS
-from retsam.segmentation.weights import file_sha256
+from retsam.segmentation.weights import file_sha256, open_tensors
 
 SIDE = 640
 MEAN, STD = (0.42575, 0.29737, 0.21294), (0.2767, 0.2024, 0.1686)
@@ -189,7 +189,7 @@ def is_published(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix != ".safetensors":
         return path.suffix in (".ckpt", ".pt", ".pth")
-    with safe_open(path, "pt") as file:
+    with open_tensors(path) as file:
         return any(name.endswith("swinViT.patch_embed.proj.weight") for name in file.keys())
 
 
@@ -204,21 +204,15 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     Raises
     ------
     ValueError
-        If the file holds anything that would need code to be run, or its tensors are not those of the published architecture: names
-        and shapes that are missing, left over or different are listed.
+        If the file is damaged, no checkpoint, or holds anything that would need code to be run, or its tensors are not those of the
+        published architecture: names and shapes that are missing, left over or different are listed.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
     else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(
-                f"{path}: cannot be loaded as plain tensors ({str(error).splitlines()[0]}). A file that needs code to be run is refused; "
-                "convert it to safetensors on a machine that you can afford to lose, and give that file"
-            ) from error
+        content = _load_tensors(path)
         state = content.get("state_dict", content) if isinstance(content, dict) else {}
         state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     state = {_plain(name): value for name, value in state.items()}
@@ -232,6 +226,40 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise ValueError(f"{path}: not the public checkpoint, {len(faults)} differences:\n  " + "\n  ".join(faults[:10]) + more)
     return {name: value.to(expected[name][1]) for name, value in state.items()}
+
+
+# The beginnings of what `torch.save` writes: an archive, and before version 1.6 a pickle.
+_ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
+
+
+def _load_tensors(path: Path) -> object:
+    """Content of a PyTorch file, without running any of it.
+
+    Raises
+    ------
+    ValueError
+        See :func:`read_checkpoint`.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        raise ValueError(f"{path}: expected a checkpoint, found an empty file; download it again")
+    if not start.startswith((_ARCHIVE, _PICKLE)):
+        raise ValueError(f"{path}: expected a PyTorch checkpoint, found a file that begins with {start!r}; is it the right one?")
+    try:
+        # Files of the old format cannot be mapped into memory.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(_ARCHIVE))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (bytes that went missing are found anywhere)
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+            # torch's own text goes on to advise loading the file with its code.
+            named = re.search(r"GLOBAL (\S+)", str(error))
+            raise ValueError(
+                f"{path}: cannot be loaded as plain tensors: it holds objects that need code to be run{f' ({named[1]})' if named else ''}, "
+                "which is refused; convert it to safetensors on a machine that you can afford to lose, and give that file"
+            ) from None
+        raise ValueError(f"{path}: expected a PyTorch checkpoint, found one that is cut short or damaged; download it again") from error
 
 
 def _plain(name: str) -> str:
@@ -274,9 +302,9 @@ class PublishedSegmenter:
     def __init__(self, weights: str | Path | None, device: str = "auto", batch_size: int = 1, network: PublishedNetwork | None = None):
         if network is None and weights is None:
             raise ValueError("the published model ships no weights: give the checkpoint that you downloaded")
+        self.device = device_of(device)
         self.network = load_published(weights) if network is None else network.eval()
         self.weights_sha256 = file_sha256(weights) if weights is not None else None
-        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
         self.network.to(self.device)
         self.batch_size, self.model_name = batch_size, "published"
         self.pens: dict[str, list[str]] = {}

@@ -155,13 +155,18 @@ def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failu
     except torch.AcceleratorError:  # the device is broken, not the photograph: no later one would fare better
         raise
     except Exception as error:  # one photograph must not end a shard: each alone has its masks, or a row that says what happened
-        if len(group) > 1:
-            return [found for one in group for found in _predict(segmenter, [one])]
-        row = group[0][0]
-        log.exception("image %s could not be segmented", row["image_id"])
-        eye = row.get("eye")
-        detail = f"{type(error).__name__}: {error}"
-        return [Failure(row["image_id"], "segmentation_failed", detail, eye if isinstance(eye, str) and eye else None)]
+        if len(group) == 1:
+            if isinstance(error, torch.OutOfMemoryError):  # photographs all take as much: what is short of memory is the device, for now
+                raise
+            row = group[0][0]
+            log.exception("image %s could not be segmented", row["image_id"])
+            eye = row.get("eye")
+            detail = f"{type(error).__name__}: {error}"
+            return [Failure(row["image_id"], "segmentation_failed", detail, eye if isinstance(eye, str) and eye else None)]
+    # Only here, as the error held on to the tensors of the batch that failed.
+    if segmenter.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return [found for one in group for found in _predict(segmenter, [one])]
 
 
 def _masks(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failure]]) -> list[Masks | Failure]:
