@@ -58,6 +58,14 @@ def test_half_a_group_column_and_points_that_lack_a_coordinate(config):
     assert task_rows(manifest, "macula", config.tasks["macula"])["image"].tolist() == ["0_rgb.png"]
 
 
+def test_both_eyes_of_a_subject_are_on_one_side_of_the_split(config):
+    rewrite(config, lambda table: table.assign(group=np.nan, split=np.nan, subject_id=["a", "a", "b", "b", np.nan, np.nan]))
+    manifest = read_manifest(config.model_copy(update={"holdout": {"drawn": 0.5}}))
+    assert manifest["group"].tolist()[:4] == ["drawn:a", "drawn:a", "drawn:b", "drawn:b"]
+    assert manifest["group"].tolist()[4:] == ["drawn:4_rgb.png", "drawn:5_rgb.png"]
+    assert (manifest.groupby("group")["held_out"].nunique() == 1).all()
+
+
 def test_held_out_copies_of_trained_photographs_are_set_aside(config):
     """Neither trained on nor scored; and their group stays out of training."""
     copies = [["0_rgb.png", "5_rgb.png"], ["1_rgb.png", "2_rgb.png"]]  # 5 is the test part

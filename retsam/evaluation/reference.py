@@ -89,7 +89,7 @@ class Reference:
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read and check a manifest, for evaluation and training alike; all faults at once.
 
-    Optional columns that are missing are there, and empty; a photograph without a group is its own.
+    Optional columns that are missing are there, and empty; photographs without a group are one by subject.
 
     Raises
     ------
@@ -117,8 +117,9 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     for name in OPTIONAL:
         if name not in table.columns:
             table[name] = np.nan if name in NUMBERS else pd.Series(np.nan, table.index, dtype=object)
-    # without a group, an image is its own
-    table["group"] = table["group"].fillna(table["dataset"] + ":" + table["image"])
+    # Without a group, the photographs of a subject are one, and a photograph of no one known is its own.
+    for name in ("subject_id", "image"):
+        table["group"] = table["group"].fillna((table["dataset"] + ":" + table[name].astype(str)).where(table[name].notna()))
     return table
 
 
