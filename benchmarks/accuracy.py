@@ -79,7 +79,8 @@ def figure(values: dict, dataset: str, target: str, metric: str) -> dict | None:
     if entry is None:
         return None
     keys = ("pooled", "pooled_ci_low", "pooled_ci_high") if pooled else ("value", "ci_low", "ci_high")
-    return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": entry["n_pooled" if pooled else "n"]}
+    n = entry.get("n_pooled", entry["n"]) if pooled else entry["n"]  # scores of earlier versions do not say how many were pooled
+    return dict(zip(("value", "low", "high"), (entry[key] for key in keys), strict=True)) | {"n": n}
 
 
 def kept_rows(readme: str, names: list[str]) -> dict[str, list[str]]:

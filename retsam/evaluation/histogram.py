@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 2048
-"""Bins of equal width over 0 to 1. A threshold is a lower bin edge, ``k / BINS``."""
+"""Bins of equal width over 0 to 1. A threshold is a lower bin edge, ``k / BINS``.
+
+They are too coarse for a network whose probabilities all lie near 0: below 0.02 average precision comes out a tenth too low.
+"""
 
 
 @dataclass
