@@ -174,7 +174,7 @@ def analyse(
     table = finish(table, circular, left_out)
     record = plan_record(config, seed, exposures)
     plan = record["sha256"][:12]
-    analysis = Analysis(shaped(table, "associations", plan), plan=record, methods=methods_text(config, sample, exposures, seed))
+    analysis = Analysis(shaped(table, "associations", plan), plan=record, methods=methods_text(config, sample, exposures, seed, circles))
 
     def add(name: str, part: pd.DataFrame, note: str = "") -> None:
         analysis.tables[name] = shaped(part, name, plan)

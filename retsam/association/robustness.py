@@ -37,6 +37,10 @@ _KEPT = (
 )
 
 
+#: Types of outcome whose model has a working correlation.
+CORRELATED = ("binary", "continuous", "count")
+
+
 # ---- interactions ----------------------------------------------------------------------------------------------------
 
 
@@ -168,8 +172,8 @@ def sensitivity(
             variants.append((f"without:{label}", ~mask, models, {}))
     if plan.other_correlation:
         other = "independence" if models.correlation == "exchangeable" else "exchangeable"
-        variants.append((other, None, models.model_copy(update={"correlation": other}), {}))
-    if plan.one_eye and len(np.unique(problems.sample.cluster)) < len(frame):
+        variants.append((other, None, models.model_copy(update={"correlation": other}), {"correlation": True}))
+    if plan.one_eye:
         variants.append(("one_eye", None, models, {"one_eye": True}))
     if plan.winsorise > 0 and config.exposures.winsorise != plan.winsorise:
         variants.append(("winsorised", None, models, {"winsor": plan.winsorise}))
@@ -181,7 +185,13 @@ def sensitivity(
     for outcome, chosen in exposures.items():
         if not chosen:
             continue
+        whole = problems.problem(outcome, config.primary_set)
+        several = len(np.unique(whole.cluster[whole.rows])) < len(whole.rows)
         for name, mask, used, options in variants:
+            # without a second row of a cluster, or a working correlation in the model, these would be the primary fit once more
+            again = not several or ("correlation" in options and whole.kind not in CORRELATED)
+            if again and options.keys() & {"one_eye", "correlation"}:
+                continue
             if options.get("one_eye"):
                 mask = one_row_a_cluster(problems, outcome, config.primary_set, seed)
             problem = problems.problem(outcome, config.primary_set, "all", mask)

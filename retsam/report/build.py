@@ -72,6 +72,7 @@ def build_report(
     """
     config, settings, out = config or ReportConfig(), dict(settings or {}), Path(out)
     study = Study(Path(results), settings)
+    study.problems += _plan_problems(study)
     attributes = store_attributes(study)
     all_heads = heads(attributes, model_card(study, attributes))
     picks = choose(study, config) if config.gallery else []
@@ -103,6 +104,21 @@ def build_report(
     _write_tables(out.parent / "tables" / "report", page)
     _write(out, text)
     return Report(out, len(text.encode()), page.figures, page.tables, len(pictures), tuple(attempt.problems))
+
+
+def _plan_problems(study: Study) -> list[Problem]:
+    """That the configuration was changed after the associations were estimated, and where."""
+    changed = study.changed_plan()
+    if not changed:
+        return []
+    more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
+    return [
+        Problem(
+            "fault",
+            "The configuration is not the plan that the associations were estimated with (tables/plan.json): "
+            f"{'; '.join(changed[:8])}{more}. This report tells of what was used; run the associations again to follow the configuration.",
+        )
+    ]
 
 
 def _fewer(study: Study, config: ReportConfig, pictures: list[Picture], size: int) -> tuple[list[Picture], str]:

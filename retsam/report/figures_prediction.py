@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from retsam.report.config import ReportConfig
-from retsam.report.figures_robustness import intervals
+from retsam.report.figures_robustness import Interval, intervals
 from retsam.report.sections.biomarkers import ranking
 from retsam.report.sections.common import MEASURES, is_ratio, per
 from retsam.report.sections.prediction import MODELS, thin
@@ -29,7 +29,7 @@ def agreement(study: Study, config: ReportConfig) -> Figure | None:
         return None
     table = table.sort_values("icc", ascending=False)
     figure, (axes,) = panels(1, 6.6, 0.9 + 0.17 * len(table), 1)
-    intervals(axes, [(r.biomarker, r.icc, r.ci_low, r.ci_high, COLOURS[0]) for r in table.itertuples()], False)
+    intervals(axes, [Interval(r.biomarker, r.icc, r.ci_low, r.ci_high, COLOURS[0]) for r in table.itertuples()], False)
     axes.set_xlabel("intraclass correlation of right and left eye")
     return figure
 

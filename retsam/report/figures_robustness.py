@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,23 @@ from matplotlib.figure import Figure
 from retsam.report.config import ReportConfig
 from retsam.report.disclosure import hide_fits
 from retsam.report.html import p_text
+from retsam.report.sections.associations import note_text
 from retsam.report.sections.common import MEASURES, is_ratio, logs, per, reader
+from retsam.report.sections.prediction import CHECKS
 from retsam.report.sections.robustness import KEY, analysis_label, strongest_first, subgroup_rows
 from retsam.report.study import Study
 from retsam.report.style import COLOURS, SOFT, limits, panels, ratio_axis
 
-#: An interval of a panel: label, estimate, low, high, colour.
-Interval = tuple[str, float, float, float, str]
+
+class Interval(NamedTuple):
+    """An interval of a panel; ``why`` is what stands in its place where there is no estimate."""
+
+    label: str
+    estimate: float
+    low: float
+    high: float
+    colour: str
+    why: str = "no estimate"
 
 
 def _first(study: Study, table: pd.DataFrame, each: int = 1) -> list[tuple[str, str, str]]:
@@ -44,17 +55,19 @@ def _rows_of(table: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
 
 def intervals(ax, rows: list[Interval], ratio: bool, reference: float = 0.0) -> None:
     """Estimates with their intervals, one row each, on a panel."""
-    known = [r for r in rows if np.isfinite(r[1])]
-    for y, (_, estimate, low, high, colour) in enumerate(rows):
-        if np.isfinite(estimate):
-            ax.plot([low, high], [y, y], color=colour, linewidth=1.1)
-            ax.plot(estimate, y, marker="s", color=colour, markersize=3.6)
+    known = [r for r in rows if np.isfinite(r.estimate)]
+    for y, row in enumerate(rows):
+        if np.isfinite(row.estimate):
+            ax.plot([row.low, row.high], [y, y], color=row.colour, linewidth=1.1)
+            ax.plot(row.estimate, y, marker="s", color=row.colour, markersize=3.6)
+        else:
+            ax.text(0.02, y, row.why, transform=ax.get_yaxis_transform(), va="center", fontsize=6, color=SOFT)
     ax.axvline(reference, color=SOFT, linewidth=0.8)
-    span = limits([v for r in known for v in r[1:4]], 0.05, [reference])
+    span = limits([v for r in known for v in (r.estimate, r.low, r.high)], 0.05, [reference])
     ax.set_xlim(*span)
     if ratio:
         ratio_axis(ax.xaxis, *span)
-    ax.set_yticks(range(len(rows)), [r[0] for r in rows])
+    ax.set_yticks(range(len(rows)), [r.label for r in rows])
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
 
@@ -105,7 +118,9 @@ def _strongest(study: Study, table: pd.DataFrame, rows: Callable[[pd.DataFrame],
 
 def _interval(label: str, row, first: bool) -> Interval:
     values = (float("nan") if pd.isna(v) else float(v) for v in (row.estimate, row.ci_low, row.ci_high))
-    return (label, *values, COLOURS[7 if first else 0])
+    note = note_text(row.note)
+    why = "no estimate" if not isinstance(note, str) or not note else note if note.startswith("not shown") else f"no estimate: {note}"
+    return Interval(label, *values, COLOURS[7 if first else 0], why)
 
 
 def subgroups(study: Study, config: ReportConfig) -> Figure | None:
@@ -128,8 +143,9 @@ def sensitivity(study: Study, config: ReportConfig) -> Figure | None:
         return None
 
     def drawn(mine: pd.DataFrame) -> list[Interval]:
-        return [_interval(analysis_label(r.analysis), r, r.analysis == "primary") for r in mine.itertuples()]
+        return [_interval(analysis_label(r.analysis, r.model, r.note), r, r.analysis == "primary") for r in mine.itertuples()]
 
+    table = table.assign(**table.reindex(columns=["model", "note"]))
     return _strongest(study, table[~hide_fits(table, config.min_cell, KEY, total_known=False)], drawn, 2.6)
 
 
@@ -158,7 +174,9 @@ def measurement_error(study: Study, config: ReportConfig) -> Figure | None:
                         if not suffix
                         else label
                     )
-                    drawn.append((name, estimate, row.get(f"ci_low{suffix}", np.nan), row.get(f"ci_high{suffix}", np.nan), COLOURS[colour]))
+                    drawn.append(
+                        Interval(name, estimate, row.get(f"ci_low{suffix}", np.nan), row.get(f"ci_high{suffix}", np.nan), COLOURS[colour])
+                    )
         intervals(ax, drawn, is_ratio(study, outcome))
         ax.set_title(outcome)
         ax.set_xlabel(_measure(study, outcome))
@@ -193,8 +211,8 @@ def _auc(study: Study, table: pd.DataFrame | None, config: ReportConfig) -> Figu
         drawn: list[Interval] = []
         for r in table[table["outcome"] == outcome].head(12).itertuples():
             name = getattr(r, "biomarker", None)
-            label = reader(str(r.predictors)) + (f" ({name})" if isinstance(name, str) else "")
-            drawn.append((label, r.auc, r.ci_low, r.ci_high, COLOURS[0]))
+            label = CHECKS.get(r.predictors, reader(str(r.predictors))) + (f" ({name})" if isinstance(name, str) else "")
+            drawn.append(Interval(label, r.auc, r.ci_low, r.ci_high, COLOURS[0]))
         intervals(ax, drawn, False, 0.5)
         ax.set_title(outcome)
         ax.set_xlabel("area under the ROC curve")

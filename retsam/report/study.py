@@ -195,10 +195,21 @@ class Study:
 
     # ---- names and order ---------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def plan(self) -> Mapping[str, Any]:
-        """The association section of the configuration."""
-        return self.settings.get("association") or {}
+        """The plan that the estimates were made with (``tables/plan.json``); the configuration's where nothing tells of that."""
+        return self.results_plan.get("association") or self.settings.get("association") or {}
+
+    def changed_plan(self) -> list[str]:
+        """Settings of the configuration that are not those of the estimates: ``models.level: 0.9 in the configuration, 0.95 used``."""
+        used, asked = self.results_plan.get("association"), self.settings.get("association")
+        if not isinstance(used, Mapping) or not isinstance(asked, Mapping):
+            return []
+        found = _differences(_complete(asked), used)
+        seeds = [self.settings.get("seed"), self.results_plan.get("seed")]
+        if None not in seeds and seeds[0] != seeds[1]:
+            found.append(f"seed: {seeds[0]} in the configuration, {seeds[1]} used")
+        return found
 
     @cached_property
     def outcomes(self) -> list[str]:
@@ -316,7 +327,46 @@ class Study:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
             self.problems.append(Problem("warning", f"tables/plan.json cannot be read ({error})."))
             return {}
+
+
+#: Settings of the plan whose keys are names that the study gives: compared whole, order included.
+_NAMED = ("covariate_sets", "subgroups", "exclude", "exposures.transforms", "robustness.reliability")
+
+
+def _complete(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plan with the defaults that it leaves out; as it is where it does not hold together."""
+    from pydantic import ValidationError
+
+    from retsam.association.config import AssociationConfig
+
+    try:
+        return AssociationConfig.model_validate(plan).model_dump(mode="json")
+    except ValidationError:
+        return plan
+
+
+def _differences(asked: Mapping[str, Any], used: Mapping[str, Any], under: str = "") -> list[str]:
+    """Settings that two plans both have and that differ; the number of threads changes nothing."""
+    found = []
+    for key in (k for k in asked if k in used and under + k != "workers"):
+        name, a, b = under + key, asked[key], used[key]
+        if name == "outcomes" and [o["name"] for o in a] == [o["name"] for o in b]:
+            for mine, theirs in zip(a, b, strict=True):
+                found += _differences(mine, theirs, f"outcome {mine['name']}: ")
+        elif isinstance(a, Mapping) and isinstance(b, Mapping) and name not in _NAMED:
+            found += _differences(a, b, f"{name}.")
+        elif json.dumps(a, default=str) != json.dumps(b, default=str):
+            found.append(f"{name}: {_short(a)} in the configuration, {_short(b)} used")
+    return found
+
+
+def _short(value: Any, most: int = 60) -> str:
+    """A setting in a few words: of outcomes, their names."""
+    if isinstance(value, list):
+        value = [v["name"] if isinstance(v, Mapping) else v for v in value]
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= most else text[: most - 1] + "\u2026"

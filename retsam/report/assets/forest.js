@@ -86,7 +86,7 @@ class ForestPlot {
           columns.forEach((c) => { root.append(svg("text", { class: "cell", x: at + c.width - 8, y: mid, "text-anchor": "end", "dominant-baseline": "central" }, (r.cells && r.cells[s.columns.indexOf(c)]) || "")); at += c.width; });
         }
         if (finite(r.est)) this.interval(root, r, x, mid, dom);
-        else root.append(svg("text", { class: "cell muted", x: narrow ? 2 + indent : left + 8, y: mid, "dominant-baseline": "central" }, clipLabel(r.note || "no estimate", Math.floor((W - left - right) / 6))));
+        else root.append(svg("text", { class: "cell muted", x: narrow ? 2 + indent : left + 8, y: mid, "dominant-baseline": "central" }, clipLabel(absence(r), Math.floor((W - left - right) / 6))));
         const item = { r, i, mid, y: yAt, shade };
         this.items.push(item);
         shade.addEventListener("pointerenter", (e) => this.point(item, false, e));
@@ -141,6 +141,9 @@ class ForestPlot {
   svgNode() { return this.root; }
 }
 
+/* Why a row has nothing drawn; what is kept back for its few eyes does have an estimate. */
+const absence = (r) => (!r.note || r.note === "no estimate" ? "no estimate" : r.note.startsWith("not shown") ? r.note : "no estimate: " + r.note);
+
 /* Horizontal stacked bars: missingness, exclusions, quality by group. */
 class BarPlot {
   constructor(figure, host) {
@@ -157,7 +160,7 @@ class BarPlot {
     if (!this.spec || !this.width) return;
     const s = this.spec, W = this.width, narrow = W < 560;
     const longest = Math.max(6, ...s.rows.map((r) => r.label.length));
-    const left = narrow ? 14 : Math.min(W * 0.36, 14 + longest * 6.6), right = 64;
+    const left = narrow ? 14 : Math.min(W * 0.36, 14 + longest * 6.6), right = Math.max(64, 14 + 7 * Math.max(...s.rows.map((r) => (r.text || "").length)));
     const rowH = narrow ? 40 : 22;
     const legend = [[]];
     let used = 0;

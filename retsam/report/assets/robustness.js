@@ -82,16 +82,17 @@ builders.shape = (figure, host, block) => {
       if (finite(r.lo) && r.quintile !== 1) bars.push({ x: r.median, lo: r.lo + near, hi: r.hi + near });
       items.push({ x: r.median, y: est + near, color: color(1), shape: "square", r: 4.5, tip: [`Quintile ${r.quintile}: ${fmtNumber(r.low)} to ${fmtNumber(r.high)}`, r.quintile === 1 ? "reference" : `${o.short} ${estimateText(r, o.ratio)} against quintile 1`, countsText(r)] });
     }
+    const against = curve.length ? "the median" : "the lowest quintile";
     const xs = curve.map((r) => r.x), ys = [...items.map((i) => i.y), ...curve.map((r) => r.est)], spread = padDomain(ys, 0.05, [0]), room = Math.max(spread[1] - spread[0], 0.3);
     const limits = [...curve.flatMap((r) => [r.lo, r.hi]), ...bars.flatMap((r) => [r.lo, r.hi])].filter(finite);
     const yDomain = [Math.max(Math.min(spread[0], ...limits), spread[0] - room), Math.min(Math.max(spread[1], ...limits), spread[1] + room)];
     plot.set({
-      label: `Dose-response of ${s.biomarker} and ${s.outcome}`, xLabel: s.biomarker + (block.meta.units[s.biomarker] ? ` (${block.meta.units[s.biomarker]})` : ""), yLabel: o.ratio ? `${o.measure.toLowerCase()} against the median` : "difference against the median", yType: o.ratio ? "log" : "linear",
+      label: `Dose-response of ${s.biomarker} and ${s.outcome}`, xLabel: s.biomarker + (block.meta.units[s.biomarker] ? ` (${block.meta.units[s.biomarker]})` : ""), yLabel: o.ratio ? `${o.measure.toLowerCase()} against ${against}` : `difference against ${against}`, yType: o.ratio ? "log" : "linear",
       xDomain: padDomain([...xs, ...items.map((i) => i.x)], 0.03), yDomain,
-      marks: [{ type: "hline", at: 0 }, { type: "band", xs, lo: curve.map((r) => r.lo), hi: curve.map((r) => r.hi), color: "var(--band1)" }, { type: "line", xs, ys: curve.map((r) => r.est), color: color(0) }, { type: "bars", items: bars, color: color(1), width: 1.6 }, { type: "points", items }],
-      legend: [{ label: `restricted cubic spline, ${block.meta.level} % CI`, color: color(0), line: true }, { label: "quintiles", color: color(1), shape: "square" }],
+      marks: [{ type: "hline", at: 0 }, { type: "band", xs, lo: curve.map((r) => r.lo), hi: curve.map((r) => r.hi), color: "var(--band1)" }, { type: "line", xs, ys: curve.map((r) => r.est), color: color(0) }, { type: "bars", items: bars, color: color(1), width: 1.6, arrows: true }, { type: "points", items }],
+      legend: [...(curve.length ? [{ label: `restricted cubic spline, ${block.meta.level} % CI`, color: color(0), line: true }] : []), ...(items.length ? [{ label: `quintiles, ${block.meta.level} % CI`, color: color(1), shape: "square" }] : [])],
     });
-    note.textContent = t ? `Adjusted for ${s.set}. n = ${fmtCount(t.n)}` + (t.cases !== null ? `, cases ${fmtCount(t.cases)}` : "") + `; p overall ${fmtP(t.nlp_overall)}, p for non-linearity ${fmtP(t.nlp_nonlinear)} (q ${fmtP(t.nlq_nonlinear)}), p for trend over quintiles ${fmtP(t.nlp_trend)}.` + (t.note ? ` Note: ${t.note}.` : "") : "";
+    note.textContent = t ? `Adjusted for ${s.set}. n = ${fmtCount(t.n)}` + (t.cases !== null ? `, cases ${fmtCount(t.cases)}` : "") + `; p overall ${fmtP(t.nlp_overall)}, p for non-linearity ${fmtP(t.nlp_nonlinear)} (q ${fmtP(t.nlq_nonlinear)}), p for trend over quintiles ${fmtP(t.nlp_trend)}.` + (curve.length ? "" : " No curve could be fitted.") + (t.note ? ` Note: ${t.note}.` : "") : "";
   };
   const c = outcomeAndBiomarker(figure, tests.length ? tests : quintiles, [{ key: "set", label: "Adjusted for", options: setsOf(block, tests.length ? tests : quintiles) }], draw);
   draw();
@@ -244,12 +245,15 @@ builders.bars = (figure, host, block) => {
     const out = labels.map((label) => {
       const mine = shown.filter((r) => r.label === label), values = series.map((s) => { const m = mine.find((r) => r.series === s); return m ? m.value : 0; });
       const total = values.reduce((a, b) => a + (finite(b) ? b : 0), 0), counts = mine.filter((r) => r.text).map((r) => `${r.series}: ${r.text}`);
-      const unseen = mine.filter((r) => !finite(r.value) && r.text), sum = block.percent ? (total * 100).toFixed(1) + " %" : fmtCount(total);
+      // The grey piece stands for the parts that are too small, so that with it nothing is missing from the sum.
+      const whole = mine.some((r) => (block.joined || []).includes(r.series) && finite(r.value));
+      const unseen = whole ? [] : mine.filter((r) => !finite(r.value) && r.text), floor = unseen.length ? Math.floor(total * 1000) / 10 : total * 100;
+      const sum = block.percent ? floor.toFixed(1) + " %" : fmtCount(total);
       // A part that is too small to be shown is no zero: it stands as the bound that it is.
       const text = !unseen.length ? sum : total > 0 ? `> ${sum}` : unseen.map((r) => r.text).join(" + ");
       return { label, values, text, tip: [label, ...counts] };
     });
-    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, hidden: (block.joined || []).filter((s) => !shown.some((r) => r.series === s)), max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: (block.joined || []).includes(s) ? "var(--hair)" : color(i) })), rows: out });
+    plot.set({ label: block.label, xLabel: block.xLabel, percent: block.percent, hidden: series.filter((s) => !shown.some((r) => r.series === s && r.value > 0)), max: block.percent && block.full ? 1 : Math.max(1e-9, ...out.map((r) => r.values.reduce((a, b) => a + (b || 0), 0))) * 1.02, series: series.map((s, i) => ({ label: s, color: (block.joined || []).includes(s) ? "var(--hair)" : color(i) })), rows: out });
   };
   draw();
   toolbar(figure, plot, () => [["group", "row", "series", "value", "count"], shown.map((r) => [r.facet, r.label, r.series, r.value, r.text])]);

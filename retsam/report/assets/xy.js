@@ -105,6 +105,13 @@ class XYPlot {
       }
     } else if (k.type === "bars") {
       for (const q of k.items) g.append(svg("line", { class: "whisker", x1: x(q.x0 ?? q.x), x2: x(q.x1 ?? q.x), y1: y(q.lo ?? q.y), y2: y(q.hi ?? q.y), style: `stroke:${k.color};stroke-width:${k.width || 1.4}` }));
+      if (k.arrows) for (const q of k.items) {
+        // An interval that leaves the plot ends in an arrow at its edge.
+        const px = x(q.x);
+        if (px < b.l || px > b.r) continue;
+        if (y(q.hi) < b.t) g.append(svg("path", { class: "point beyond", d: `M${px},${b.t}l-4,7h8Z`, style: `fill:${k.color}` }));
+        if (y(q.lo) > b.b) g.append(svg("path", { class: "point beyond", d: `M${px},${b.b}l-4,-7h8Z`, style: `fill:${k.color}` }));
+      }
     } else if (k.type === "points") {
       for (const p of k.items) {
         const px = x(p.x), py = y(p.y);

@@ -36,6 +36,7 @@ NOTES = {
     "independence": "eyes taken as independent",
     "counts_hidden": "counts not shown: they would tell of a few eyes left out",
     "chosen_on_same_data": "chosen by p in these same eyes: looks better than it is",
+    "small_cell": "not shown: too few eyes",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",
 }
@@ -73,11 +74,18 @@ def blank(table: pd.DataFrame) -> None:
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the codes of ``note`` that say little as words; the others stay."""
+    """The table with the codes of ``note`` as words."""
     if "note" not in table:
         return table
-    words = table["note"].map(lambda v: "; ".join(NOTES.get(n, n) for n in str(v).split(";")) if pd.notna(v) and v else v, na_action=None)
-    return table.assign(note=words)
+    return table.assign(note=table["note"].map(note_text, na_action=None))
+
+
+def note_text(note: object) -> object:
+    """The codes of a note as words, names after a colon as they are; what is no text stays."""
+    if not isinstance(note, str) or not note:
+        return note
+    codes = [n.strip().partition(":") for n in note.split(";")]
+    return "; ".join(dict.fromkeys(NOTES.get(code, reader(code)) + (f": {of}" if of else "") for code, _, of in codes))
 
 
 def bonferroni(study: Study, table: pd.DataFrame) -> pd.Series:
@@ -192,7 +200,7 @@ def marked(study: Study, table: pd.DataFrame, weak: Collection[str]) -> pd.DataF
         if is_weak.iloc[i]:
             parts.append(f"weak head: {', '.join(map(reader, sorted(needs[table['biomarker'].iloc[i]])))}")
         if pd.notna(note.iloc[i]) and note.iloc[i]:
-            parts += list(dict.fromkeys(NOTES.get(n.strip(), reader(n.strip())) for n in str(note.iloc[i]).split(";")))
+            parts.append(note_text(str(note.iloc[i])))
         remarks.append("; ".join(parts))
     mark = np.where(circular, "\u2020", "") + np.where(is_weak, "\u2021", "").astype(object)
     return table.assign(circular=circular, mark=mark, remark=remarks, on_scale=scale)

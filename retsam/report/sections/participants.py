@@ -252,7 +252,7 @@ class Grades:
 
 def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
     """Shares of each grade in each group of each outcome, from ``tables/quality_by_outcome.csv``."""
-    rows, cells = [], []
+    rows, cells, within = [], [], {}
     grades = [g for g in GRADES if (table["grade"] == g).any()] + [g for g in table["grade"].dropna().unique() if g not in GRADES]
     for outcome in dict.fromkeys(table["outcome"].dropna()):
         mine = table[table["outcome"] == outcome]
@@ -266,24 +266,22 @@ def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
             line = [str(outcome), str(g), said]
             for j, d in enumerate(grades):
                 shown = not hidden[i, j]
+                # the reader learns which grades a grey piece holds; their sum is known from the rest anyway
+                if not shown and d not in within.setdefault(outcome, []):
+                    within[outcome].append(d)
                 text = count(counts[i, j]) if shown else f"<{minimum}" if small(counts[i, j], minimum) else "not shown"
-                rows.append(
-                    {"facet": outcome, "label": g, "series": d, "value": counts[i, j] / total if shown and total else np.nan, "text": text}
-                )
+                if total:  # a group without photographs has no bar
+                    value = counts[i, j] / total if shown else np.nan
+                    rows.append({"facet": outcome, "label": g, "series": d, "value": value, "text": text})
                 line.append(f"{text} ({percent(counts[i, j] / total)})" if shown and total else text)
             kept = np.nansum(np.where(hidden[i], np.nan, counts[i])) / total if total else 1.0
             if kept < 1:
                 rows.append({"facet": outcome, "label": g, "series": _SMALL, "value": 1 - kept, "text": None})
             cells.append(line)
-    # The reader learns which grades a grey piece holds; their sum is known from the rest anyway.
-    within: dict[str, list[str]] = {}
-    for r in rows:
-        if r["series"] != _SMALL and np.isnan(r["value"]) and r["series"] not in within.setdefault(r["facet"], []):
-            within[r["facet"]].append(r["series"])
     names = {facet: f"{' and '.join(hidden)}, not split (small cells)" for facet, hidden in within.items()}
     joined = list(dict.fromkeys(names[r["facet"]] for r in rows if r["series"] == _SMALL))
     rows = [{**r, "series": names[r["facet"]] if r["series"] == _SMALL else r["series"]} for r in rows]
-    return Grades(pd.DataFrame(rows), cells, grades, joined)
+    return Grades(pd.DataFrame(rows, columns=["facet", "label", "series", "value", "text"]), cells, grades, joined)
 
 
 def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
@@ -292,7 +290,7 @@ def _grades_by_group(study: Study, page: Page, table: pd.DataFrame, minimum: int
         "rows": pack(found.rows),
         "series": found.series,
         "joined": found.joined,
-        "facets": list(dict.fromkeys(table["outcome"].dropna())),
+        "facets": list(dict.fromkeys(found.rows["facet"])),
         "facetLabel": "Outcome",
         "percent": True,
         "full": True,

@@ -16,6 +16,9 @@ from retsam.report.study import Problem, Study
 #: Models of the discrimination tables as they are called on the page.
 MODELS = {"covariates": "covariates", "covariates+set": "covariates + all biomarkers"}
 
+#: Checks of the camera whose name says too little.
+CHECKS = {"camera": "all of these columns together"}
+
 
 def discrimination(study: Study, page: Page, minimum: int) -> Section:
     """Cross-validated AUC, ROC and calibration."""
@@ -167,7 +170,7 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
     table["hidden"] = hide_fits(table, minimum, ["outcome"], total_known=False) if {"n", "n_cases"} <= set(table) else False
     table = table[~table["hidden"]]
     table["warning"] = table["warning"].map(lambda v: str(v).lower() == "true") if "warning" in table else False
-    table["label"] = table["predictors"].map(reader) + np.where(table["warning"], " (warning)", "")
+    table["label"] = table["predictors"].map(lambda p: CHECKS.get(p, reader(p))) + np.where(table["warning"], " (warning)", "")
     table["detail"] = ["columns: " + str(c) for c in table["columns"]] if "columns" in table else ""
     # A check whose columns the study lacks has nothing to draw.
     lacking = table["note"].astype("string").eq("no_columns").fillna(False) if "note" in table else table["warning"] & False
@@ -179,7 +182,7 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
     table = table[~lacking]
     warned = table[table["warning"]]
     for outcome, part in warned.groupby("outcome"):
-        study.problems.append(Problem("warning", _warning(str(outcome), part, table[table["outcome"] == outcome])))
+        study.problems.append(Problem("warning", _warning(study, str(outcome), part, table[table["outcome"] == outcome])))
     text = paragraph(
         "If image size or source alone predict a label, an association may be one of cameras and not of eyes. Quality (sharpness, "
         "contrast, light) comes from the camera, but also from the eye: a cataract or an atrophic fundus changes it. ",
@@ -204,25 +207,26 @@ def _camera(study: Study, page: Page, minimum: int) -> Markup:
         "How well the camera alone predicts each outcome.",
         f"Cross-validated AUC with {level(study)} % confidence interval. At 0.5 the camera says nothing of the outcome; triangles mark "
         f"warnings.{unchecked}",
-        {"rows": packed(table, names), "meta": meta(study)},
+        {"rows": packed(in_words(table), names), "meta": meta(study)},
         static="camera",
     )
 
 
-def _warning(outcome: str, warned: pd.DataFrame, checks: pd.DataFrame) -> str:
+def _warning(study: Study, outcome: str, warned: pd.DataFrame, checks: pd.DataFrame) -> str:
     """What the checks of an outcome say: cameras, or a quality that may follow the disease itself."""
-    auc, names = f"AUC up to {warned['auc'].max():.2f}", warned["predictors"].tolist()
-    if "quality" not in names or {"image_size", "source"} & set(names):
+    names = set(warned["predictors"])
+    auc = {r.predictors: f"{r.auc:.2f}" for r in checks[checks["auc"].notna()].itertuples()}
+    if names == {"quality"} or names == {"quality", "camera"}:
+        # that all columns together tell cases apart says no more than the quality among them does
+        calm = "".join(f"; {reader(n)} {auc[n]}" for n in ("image_size", "source") if n in auc)
+        adjusted = any("quality_" in str(t) for terms in (study.plan.get("covariate_sets") or {}).values() for t in terms)
         return (
-            f"The camera alone predicts {outcome} ({auc} from {', '.join(map(reader, names))}): its associations may be those of "
-            "cameras, not of eyes."
+            f"Image quality alone predicts {outcome} (AUC {auc['quality']}{calm}): these eyes photograph differently, because of their "
+            "cameras or of the disease itself."
+            + (" Compare the estimates that are adjusted for quality." if adjusted else " No covariate set adjusts for quality.")
         )
-    others = checks[checks["predictors"].isin(["image_size", "source"]) & checks["auc"].notna()]
-    calm = "".join(f"; {reader(r.predictors)} {r.auc:.2f}" for r in others.itertuples())
-    return (
-        f"Image quality alone predicts {outcome} ({auc}{calm}): these eyes photograph differently, because of their cameras or of the "
-        "disease itself. Compare the estimates that are adjusted for quality."
-    )
+    told = ", ".join(f"{'all columns together' if n == 'camera' else reader(n)} {auc[n]}" for n in warned["predictors"])
+    return f"The camera alone predicts {outcome} (AUC: {told}): its associations may be those of cameras, not of eyes."
 
 
 def _circularity(study: Study, page: Page, minimum: int) -> Markup:

@@ -230,6 +230,14 @@ def provenance_section(study: Study, page: Page, attributes: Mapping[str, Any], 
             + tag("pre", json.dumps(settings, indent=1, ensure_ascii=False, default=str)),
         )
     )
+    if study.changed_plan():
+        parts.append(
+            tag(
+                "details",
+                tag("summary", "Analysis plan that the associations were estimated with")
+                + tag("pre", json.dumps(study.plan, indent=1, ensure_ascii=False, default=str)),
+            )
+        )
     parts.append(
         paragraph(
             "The tables beside this report in tables/ are complete and have no small cells suppressed; those in tables/report/ are the "

@@ -20,6 +20,7 @@ ANALYSES = {
     "gradable_only": "gradable photographs only",
     "imputed": "missing covariates imputed",
     "independence": "working independence",
+    "exchangeable": "exchangeable correlation",
     "mixed_model": "mixed model",
     "one_eye": "one eye a subject, at random",
     "winsorised": "biomarker winsorised",
@@ -28,10 +29,22 @@ ANALYSES = {
 }
 
 
-def analysis_label(analysis: str) -> str:
-    """An analysis of the sensitivity table in words."""
+#: Notes of fits for which an exchangeable working correlation gave way to independence.
+GAVE_WAY = {"correlation_matters", "independence"}
+
+
+def analysis_label(analysis: str, model: object = "", note: object = "") -> str:
+    """An analysis of the sensitivity table in words; of those that choose a working correlation also whether the fit has it."""
     left_out = str(analysis).removeprefix("without:")
-    return f"without {left_out}" if left_out != analysis else ANALYSES.get(analysis, reader(str(analysis)))
+    if left_out != analysis:
+        return f"without {left_out}"
+    label = ANALYSES.get(analysis, reader(str(analysis)))
+    gave_way = isinstance(note, str) and GAVE_WAY & set(note.split(";"))
+    if gave_way and analysis in ("primary", "exchangeable"):
+        return f"{label} (gave way to independence)"
+    if model == "firth_logit" and analysis in ("independence", "exchangeable"):
+        return f"{label} (penalised: has none)"
+    return label
 
 
 def strongest_first(study: Study, table: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +112,7 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
         ),
         "spline": packed(spline, {**who, "x": "x", "est": "estimate", "lo": "ci_low", "hi": "ci_high"}),
         "tests": packed(
-            tests,
+            in_words(tests),
             {**who, "n": "n", "cases": "n_cases", "note": "note"},
             {"nlp_overall": "p_overall", "nlp_nonlinear": "p_nonlinear", "nlp_trend": "p_trend", "nlq_nonlinear": "q_nonlinear"},
         ),
@@ -116,7 +129,7 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
         "Dose-response.",
         "Restricted cubic spline against the median eye, with its confidence band, and quintiles, which are estimated against the "
         "lowest one and drawn "
-        "from the height of the curve there.",
+        "from the height of the curve there; without a curve, from one. Arrows mark intervals that go beyond the axis.",
         block,
         static="dose_response",
     )
@@ -155,9 +168,10 @@ def subgroup_rows(study: Study, minimum: int) -> pd.DataFrame | None:
 
 
 def _fewer(study: Study, rows: pd.DataFrame, most: int = 12000) -> tuple[pd.DataFrame, str]:
-    """Rows with an estimate; where they are very many, those of the strongest biomarkers; and a sentence on what was left out."""
-    known = rows[rows["estimate"].notna() | (rows["note"] == "small_cell")]
-    known = known[known.groupby(list(KEY))["subgroup"].transform("nunique") > 1]
+    """Rows of tests with an estimate in some level, of the strongest biomarkers where very many; and a sentence on what was left out."""
+    known = rows.loc[(rows["subgroup"] != "all") & (rows["estimate"].notna() | (rows["note"] == "small_cell")), list(KEY)]
+    # a level without an estimate stays beside the others: the interaction test above them is of it too
+    known = rows[pd.MultiIndex.from_frame(rows[list(KEY)]).isin(pd.MultiIndex.from_frame(known))]
     if len(known) <= most:
         return known, ""
     known = known[known["covariate_set"] == study.primary_set] if (known["covariate_set"] == study.primary_set).any() else known
@@ -199,7 +213,8 @@ def _subgroups(study: Study, page: Page, minimum: int) -> Markup:
         "subgroups",
         "subgroups",
         "Subgroups.",
-        "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table)." + cut,
+        "Estimates within each level, and the p of the interaction between biomarker and subgroup (q over the tests of that table). "
+        "A level without an estimate says why." + cut,
         block,
         static="subgroups",
     )
@@ -219,7 +234,8 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     told |= (table["analysis"] == "one_eye") & (told & (table["analysis"] == "primary")).groupby([table[c] for c in KEY]).transform("any")
     blank(table)
     blank_counts(table, told & ~table["hidden"])
-    table["label"] = table["analysis"].map(analysis_label)
+    known = table.reindex(columns=["analysis", "model", "note"])
+    table["label"] = [analysis_label(*row) for row in known.itertuples(index=False)]
     block = {
         "rows": packed(
             in_words(table),
@@ -233,7 +249,8 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
         "sensitivity",
         "Sensitivity analyses.",
         "The same association under other choices: photographs, unit, working correlation, scale of the biomarker, missing values, "
-        "sites left out one by one.",
+        "sites left out one by one. Where an exchangeable correlation gave way to independence, or the model is penalised, the row is "
+        "of that model and says so.",
         block,
         static="sensitivity",
     )
@@ -323,7 +340,7 @@ def measurement_error(study: Study, page: Page, minimum: int) -> Section:
         return Section("error", title, text + not_shown("Corrected estimates", why))
     unknown = "" if known.all() else f" For {(~known).sum()} of {len(table)} estimates no reliability is known; they are left out here."
     table = strongest_first(study, table[known])
-    block = {"rows": packed(table, names), "meta": meta(study)}
+    block = {"rows": packed(in_words(table), names), "meta": meta(study)}
     page.files["measurement_error"] = table.drop(columns=["plan"], errors="ignore")
     figure = page.figure(
         "error",
