@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from retsam.biomarkers.cli import measure
 from retsam.masks import Failure, Frame, Masks
 from retsam.masks.cli import masks as command
-from retsam.masks.export import export_masks, folder_name
+from retsam.masks.export import LESION_BITS, MEASURED, export_masks, folder_name
 from retsam.masks.store import write_store
 from retsam.segmentation.targets import TARGETS
 
 SIDE = 128
-AVAILABLE = ("artery", "vein", "vessel", "disc", "cup", "hemorrhage", "hard_exudate", "fovea")
+AVAILABLE = ("artery", "vein", "vessel", "disc", "cup", *LESION_BITS, "fovea")
 STATUS = {t: "supervised" if t in AVAILABLE else "not_available" for t in TARGETS}
 ATTRS = {"weights_sha256": "00", "model": "test", "target_status": STATUS, "frame_side": SIDE}
 
@@ -32,7 +35,9 @@ def eye(image_id="a b/c") -> Masks:
     artery, vein = np.zeros((2, SIDE, SIDE), bool)
     artery[60:64], vein[:, 50:54] = True, True
     planes = dict(artery=artery, vein=vein, vessel=artery | vein, disc=disc(40, 60, 12), cup=disc(40, 60, 6))
-    planes |= dict(hemorrhage=disc(90, 90, 5), hard_exudate=disc(92, 90, 3))
+    planes |= dict(
+        hemorrhage=disc(90, 90, 5), hard_exudate=disc(92, 90, 3), microaneurysm=disc(30, 90, 1), cotton_wool_spot=disc(30, 30, 4)
+    )
     return Masks(planes, disc(63.5, 63.5, 62), frame, (80.0, 64.0), 0.9, "L", image_id, 5.5, STATUS)
 
 
@@ -74,9 +79,14 @@ def test_export_command(tmp_path):
     table = pd.read_csv(out / "masks.csv").set_index("image_id")
     assert table.status.to_dict() == {"a b/c": "ok", "gone": "failed", "../up": "ok"}
     assert table.loc["gone", "reason"] == "unreadable"
-    for name in ("artery", "vessel", "disc_cup", "lesions", "fov", "av"):
+    for name in MEASURED:
         assert (out / table.loc["../up", name]).resolve().is_relative_to(out.resolve())
         assert (out / table.loc["../up", name]).exists()
+    others = pd.read_csv(out / "files.csv")
+    assert set(others.image_id) == {"a b/c", "../up"} and set(others.file) == {"disc", "cup", "av", *LESION_BITS}
+    assert not set(others.file) & set(table.columns) and all((out / path).is_file() for path in others.path)
+    listed = {*others.path, *table[list(MEASURED)].stack().dropna()}
+    assert listed == {str(path.relative_to(out)) for path in out.rglob("*.png")}, "every file is in one of the tables"
     assert table.loc["a b/c", "um_per_px"] == 5.5
     some = run.invoke(command, ["export", str(two), "--out", str(tmp_path / "few"), "--all", "--target", "vessel"])
     assert some.exit_code == 0 and sorted(p.name for p in (tmp_path / "few" / "third").iterdir()) == ["fov.png", "vessel.png"]
@@ -94,6 +104,55 @@ def test_export_command_says_what_is_wrong(tmp_path, extra, says):
     store = write_store(tmp_path / "s1.zarr", [eye("third")], ATTRS)
     result = CliRunner().invoke(command, ["export", str(store), "--out", str(tmp_path / "x"), *extra])
     assert result.exit_code != 0 and says in result.output
+
+
+@pytest.mark.parametrize(
+    ("planes", "targets", "files"),
+    [
+        (None, ["hemorrhage", "hard_exudate"], {"hemorrhage", "hard_exudate"}),
+        (None, list(LESION_BITS), {*LESION_BITS, "lesions"}),
+        (["disc", "hemorrhage"], None, {"disc", "hemorrhage"}),
+        (["cup"], None, {"cup"}),
+        (None, ["cup"], {"cup", "disc_cup"}),
+    ],
+)
+def test_no_file_says_that_something_is_absent_which_nobody_looked_for(tmp_path, planes, targets, files):
+    masks = eye()
+    if planes:
+        masks = replace(masks, planes={name: masks.planes[name] for name in planes})
+    row = export_masks(masks, tmp_path, targets)
+    assert {p.stem for p in tmp_path.glob("*.png")} == {*files, "fov"} == {k for k, v in row.items() if str(v).endswith(".png")}
+    if "disc_cup" in files:
+        assert (np.asarray(Image.open(tmp_path / "disc_cup.png")) > 0).sum() > (np.asarray(Image.open(tmp_path / "cup.png")) > 0).sum()
+
+
+def test_corrected_files_are_measured_again(tmp_path):
+    store = write_store(tmp_path / "s0.zarr", [eye("a")], ATTRS)
+    out = tmp_path / "png"
+    assert CliRunner().invoke(command, ["export", str(store), "--out", str(out), "--all"]).exit_code == 0
+    path = out / "a" / "disc_cup.png"
+    values = np.asarray(Image.open(path))
+
+    def ratio() -> float:
+        result = CliRunner().invoke(measure, ["--masks", str(out / "masks.csv"), "--out", str(tmp_path / "b.csv"), "--workers", "1"])
+        assert result.exit_code == 0, result.output
+        return pd.read_csv(tmp_path / "b.csv")["cdr_vertical"][0]
+
+    before = ratio()
+    cup = cv2.dilate((values == 2).astype(np.uint8), np.ones((13, 13), np.uint8))
+    Image.fromarray(np.where(values > 0, 1 + cup, 0).astype(np.uint8)).save(path)
+    assert before < 0.6 < ratio()
+    few = CliRunner().invoke(command, ["export", str(store), "--out", str(tmp_path / "few"), "--all", "--target", "hemorrhage"])
+    assert "none of the files is one that `retsam measure --masks` reads" in few.output
+
+
+def test_an_image_in_two_stores_is_refused_before_anything_is_written(tmp_path):
+    stores = [str(write_store(tmp_path / f"s{k}.zarr", [eye("a"), eye(f"b{k}")], ATTRS)) for k in range(2)]
+    for chosen in (["--all"], ["--image-id", "a"]):
+        result = CliRunner().invoke(command, ["export", *stores, "--out", str(tmp_path / "x"), *chosen])
+        assert result.exit_code == 1 and "image ids in more than one store: a" in result.output, result.output
+    missing = CliRunner().invoke(command, ["export", stores[0], "--out", str(tmp_path / "x"), "--image-id", "a", "--image-id", "c"])
+    assert missing.exit_code == 1 and not (tmp_path / "x").exists()
 
 
 def test_folder_names_differ():

@@ -24,14 +24,19 @@ def masks() -> None:
 def export(stores, out, image_ids, ids, everything, targets) -> None:
     """Write masks as PNG of native size: OUT/IMAGE_ID/TARGET.png, av.png, disc_cup.png, lesions.png, fov.png.
 
-    OUT/masks.csv lists them in the form that `retsam measure --masks` reads, so corrected PNGs can be measured again.
+    OUT/masks.csv is a table for `retsam measure --masks`, which reads these of the files: artery, vein, vessel, fov, disc_cup and
+    lesions.png. Correct those to measure them again. All other files (disc, cup, av, each lesion and phenotype) are for other programs and
+    for eyes, listed in OUT/files.csv; what is corrected in them is not measured.
+
+    disc_cup.png needs the heads of both; lesions.png all four lesions (microaneurysm, hemorrhage, hard_exudate, cotton_wool_spot), among
+    the targets too where some are chosen: an image without one of them would say that there is none.
 
     \b
     Examples:
       retsam masks export results/odir/masks/*.zarr --image-id 0_left --out png
       retsam masks export results/odir/masks/s0000.zarr --all --target vessel --out png
     """
-    from retsam.masks.export import export_stores
+    from retsam.masks.export import MEASURED, export_stores
     from retsam.masks.store import StoreError
 
     wanted = [*image_ids, *([line.strip() for line in ids.read_text().splitlines() if line.strip()] if ids else [])]
@@ -43,6 +48,8 @@ def export(stores, out, image_ids, ids, everything, targets) -> None:
         raise click.ClickException(str(error.args[0])) from error
     failed = int((table["status"] == "failed").sum()) if len(table) else 0
     click.echo(f"{len(table) - failed} images exported to {out}" + (f", {failed} without masks (see masks.csv)" if failed else ""))
+    if len(table) > failed and not set(table.columns) & set(MEASURED) - {"fov"}:
+        click.echo("none of the files is one that `retsam measure --masks` reads; see `retsam masks export --help`")
 
 
 @masks.command()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-import zarr
 from PIL import Image
 
 from retsam.masks.masks import Failure, Masks
-from retsam.masks.store import StoreError, read_masks, store_faults
+from retsam.masks.store import StoreError, image_ids, read_masks
 
 AV_COLOURS = ((0, 0, 0), (220, 40, 40), (40, 80, 230), (200, 60, 220))
 """Of ``av.png``: 0 background, 1 artery, 2 vein, 3 both (a crossing)."""
@@ -20,6 +19,8 @@ DISC_CUP_COLOURS = ((0, 0, 0), (250, 220, 60), (240, 120, 30))
 """Of ``disc_cup.png``: 0 background, 1 disc outside the cup, 2 cup."""
 LESION_BITS = {"microaneurysm": 1, "hemorrhage": 2, "hard_exudate": 4, "cotton_wool_spot": 8}
 """Of ``lesions.png``, a grey PNG of bits: lesions may overlap."""
+MEASURED = ("artery", "vein", "vessel", "fov", "disc_cup", "lesions")
+"""Of the files, those that ``retsam measure --masks`` reads, and that ``masks.csv`` lists."""
 
 
 def native_planes(masks: Masks) -> dict[str, np.ndarray]:
@@ -50,8 +51,9 @@ def _save(path: Path, values: np.ndarray, colours: tuple[tuple[int, int, int], .
 def export_masks(masks: Masks, folder: str | Path, targets: Iterable[str] | None = None) -> dict[str, object]:
     """Write one photograph's masks.
 
-    ``<target>.png`` (0 or 255) for every head that exists, ``fov.png``, and where the heads exist and are asked for ``av.png`` and
-    ``disc_cup.png`` (index colour) and ``lesions.png`` (bits), all of native size.
+    ``<target>.png`` (0 or 255) for every head that exists, ``fov.png``, and of native size too: ``av.png`` (index colour) where artery and
+    vein are asked for; ``disc_cup.png`` (index colour) where one of disc and cup is asked for and both exist; ``lesions.png`` (bits) where
+    all four of its lesions are asked for. A file of several targets is not written without one of them: it would say that it is absent.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def export_masks(masks: Masks, folder: str | Path, targets: Iterable[str] | None
     Returns
     -------
     dict
-        One row of the table that ``retsam measure --masks`` reads: file names (relative to ``folder``), fovea in native px.
+        One row: file names (relative to ``folder``), fovea in native px.
 
     Raises
     ------
@@ -81,12 +83,12 @@ def export_masks(masks: Masks, folder: str | Path, targets: Iterable[str] | None
     row |= {name: _save(folder / f"{name}.png", planes[name]) for name in (*wanted, "fov")}
     if {"artery", "vein"} <= set(wanted):
         row["av"] = _save(folder / "av.png", artery_vein_index(planes["artery"], planes["vein"]), AV_COLOURS)
-    if {"disc", "cup"} <= set(wanted):
+    if {"disc", "cup"} & set(wanted) and {"disc", "cup"} <= set(planes):
         row["disc_cup"] = _save(folder / "disc_cup.png", disc_cup_index(planes["disc"], planes["cup"]), DISC_CUP_COLOURS)
-    if lesions := [t for t in LESION_BITS if t in wanted]:
+    if set(LESION_BITS) <= set(wanted):
         bits = np.zeros(planes["fov"].shape, np.uint8)
-        for target in lesions:
-            bits |= planes[target].astype(np.uint8) * np.uint8(LESION_BITS[target])
+        for target, bit in LESION_BITS.items():
+            bits |= planes[target].astype(np.uint8) * np.uint8(bit)
         row["lesions"] = _save(folder / "lesions.png", bits)
     fovea = (np.nan, np.nan) if masks.fovea is None else masks.frame.to_native(masks.fovea)
     return row | {"fovea_x": float(fovea[0]), "fovea_y": float(fovea[1]), "um_per_px": masks.um_per_px}
@@ -100,7 +102,10 @@ def folder_name(image_id: str) -> str:
 def export_stores(
     stores: Iterable[str | Path], out: str | Path, image_ids: Iterable[str] | None = None, targets: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """Export chosen images of several stores into ``out/<image_id>/`` and list them in ``out/masks.csv``.
+    """Export chosen images of several stores into ``out/<image_id>/``, with the tables ``out/masks.csv`` and ``out/files.csv``.
+
+    ``masks.csv`` is what ``retsam measure --masks`` reads: the files that it can measure (:data:`MEASURED`), fovea, micrometres per pixel.
+    ``files.csv`` lists the other files.
 
     Returns
     -------
@@ -110,34 +115,36 @@ def export_stores(
     Raises
     ------
     StoreError
-        If an asked image is in none of the stores, or a store is not whole.
+        If an asked image is in none of the stores, a store is not whole, or stores share image ids. Nothing is written then.
     """
-    out = Path(out)
-    wanted = None if image_ids is None else set(image_ids)
+    out, stores = Path(out), list(stores)
     targets = None if targets is None else list(targets)
-    rows = []
-    for store in stores:
-        for item in _chosen(store, wanted):
+    rows, others = [], []
+    for store, chosen in _chosen(stores, image_ids):
+        for item in read_masks(store, chosen):
+            known = {"image_id": item.image_id, "eye": item.eye}
             if isinstance(item, Failure):
-                rows.append({"image_id": item.image_id, "eye": item.eye, "status": "failed", "reason": item.reason, "detail": item.detail})
+                rows.append({**known, "status": "failed", "reason": item.reason, "detail": item.detail})
                 continue
             name = folder_name(item.image_id)
             row = export_masks(item, out / name, targets)
-            files = {key: f"{name}/{value}" for key, value in row.items() if key not in ("image_id", "eye") and isinstance(value, str)}
-            rows.append({**row, **files, "status": "ok", "reason": None})
-    if wanted is not None and (missing := sorted(wanted - {row["image_id"] for row in rows})):
-        raise StoreError(f"no store has image {', '.join(map(repr, missing))}")
-    table = pd.DataFrame(rows)
+            files = {key: f"{name}/{value}" for key, value in row.items() if key not in known and isinstance(value, str)}
+            rest = {key: value for key, value in row.items() if key not in files}
+            rows.append({**rest, **{key: path for key, path in files.items() if key in MEASURED}, "status": "ok", "reason": None})
+            others += [{**known, "file": key, "path": path} for key, path in files.items() if key not in MEASURED]
     out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(others, columns=["image_id", "eye", "file", "path"]).to_csv(out / "files.csv", index=False)
+    table = pd.DataFrame(rows)
     table.to_csv(out / "masks.csv", index=False)
     return table
 
 
-def _chosen(store: str | Path, wanted: set[str] | None) -> Iterator[Masks | Failure]:
-    """Those of the asked images that lie in this store."""
-    if wanted is None or store_faults(store):  # reading says what the faults are
-        yield from read_masks(store)
-        return
-    ids = set(map(str, zarr.open_group(store, mode="r")["image_id"][...]))
-    if ids & wanted:
-        yield from read_masks(store, ids & wanted)
+def _chosen(stores: list[str | Path], wanted: Iterable[str] | None) -> list[tuple[str | Path, set[str]]]:
+    """Stores, and those of the asked images that lie in each."""
+    ids = [set(held) for held in image_ids(stores)]
+    if wanted is not None:
+        wanted = set(wanted)
+        if missing := sorted(wanted - set().union(*ids)):
+            raise StoreError(f"no store has image {', '.join(map(repr, missing))}")
+        ids = [held & wanted for held in ids]
+    return [(store, held) for store, held in zip(stores, ids, strict=True) if held]

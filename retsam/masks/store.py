@@ -379,16 +379,37 @@ def open_stores(paths: Iterable[str | Path], chunk: int | None = None) -> xr.Dat
         known = [(path, ds.attrs.get(name)) for path, ds in zip(paths, sets, strict=True) if name != "pen" or name in ds.attrs]
         if differing := [str(path) for path, value in known if value != known[0][1]]:
             faults.append(f"{name} of {', '.join(differing)} differs from that of {known[0][0]}")
-    ids = np.concatenate([ds.image_id.values for ds in sets])
-    unique, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        faults.append(f"image ids in more than one store: {', '.join(map(str, unique[counts > 1][:10]))}")
+    faults += _shared_ids([ds.image_id.values for ds in sets])
     if faults:
-        raise StoreError("mask stores that do not belong together:\n  " + "\n  ".join(faults))
+        raise StoreError(_APART + "\n  ".join(faults))
     keep_first = dict(data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
     joined = xr.concat(sets, dim="image", **keep_first)
     joined.attrs.pop("files", None)
     return joined
+
+
+_APART = "mask stores that do not belong together:\n  "
+
+
+def _shared_ids(ids: list[np.ndarray]) -> list[str]:
+    unique, counts = np.unique(np.concatenate(ids), return_counts=True)
+    return [f"image ids in more than one store: {', '.join(map(str, unique[counts > 1][:10]))}"] if (counts > 1).any() else []
+
+
+def image_ids(paths: Iterable[str | Path]) -> list[list[str]]:
+    """Ids of the images of every store.
+
+    Raises
+    ------
+    StoreError
+        If a store is not whole, or stores share image ids.
+    """
+    paths = [Path(path) for path in paths]
+    _require_whole(paths)
+    ids = [zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=True)["image_id"][...] for path in paths]
+    if ids and (faults := _shared_ids(ids)):
+        raise StoreError(_APART + "\n  ".join(faults))
+    return [list(map(str, column)) for column in ids]
 
 
 def plane(dataset: xr.Dataset, target: str) -> xr.DataArray:
