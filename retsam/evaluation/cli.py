@@ -84,7 +84,7 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
     if faults:
         raise click.ClickException("\n".join(faults))
     # First of all: a group that has a test photograph in another data set is kept out of training in this one too.
-    table = _kept_out(table, manifest, held_out) if held_out else table
+    table = _kept_out(table, manifest, held_out, datasets) if held_out else table
     table = table[table["dataset"].isin(datasets)] if datasets else table
     table = table[table["split"] == split] if split else table
     table = table.groupby("dataset", sort=False).head(limit) if limit else table
@@ -96,7 +96,7 @@ def evaluate(manifest, root, datasets, list_datasets, prepared, split, held_out,
     _run(table, manifest, root or manifest.parent, out, held_out, **options)
 
 
-def _kept_out(table, manifest: Path, config: Path):
+def _kept_out(table, manifest: Path, config: Path, datasets: tuple[str, ...]):
     """Rows that a training run keeps out: official test parts, and its share of the groups of other sets."""
     from retsam.evaluation.reference import ManifestError
     from retsam.evaluation.trained_on import kept_out
@@ -110,7 +110,9 @@ def _kept_out(table, manifest: Path, config: Path):
         kept, told = kept_out(table, manifest, settings)
     except ManifestError as error:
         raise click.ClickException(f"--held-out {config}: {error}") from error
-    click.echo("\n".join(told))
+    for name, words in told.items():
+        if not datasets or name in datasets:
+            click.echo(f"{name}: {words}")
     return table[kept]
 
 

@@ -29,7 +29,7 @@ def sources(dataset: str, known: set[str]) -> list[str]:
     return sorted({dataset, *SAME_PHOTOGRAPHS.get(dataset, ())} & known)
 
 
-def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Series, list[str]]:
+def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Series, dict[str, str]]:
     """Whether a row is kept out of a training run, and what to tell of each data set.
 
     Parameters
@@ -43,7 +43,7 @@ def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Serie
     Returns
     -------
     kept : Series of bool
-    told : list of str
+    told : dict of str to str
         A sentence a data set.
 
     Raises
@@ -54,7 +54,8 @@ def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Serie
     """
     if _same(manifest, config.manifest):
         kept = held_out(table, config)
-        return kept, [f"{name}: {part.sum()} of {len(part)} photographs kept out of training" for name, part in _by_set(kept, table)]
+        parts = kept.groupby(table["dataset"], sort=False)
+        return kept, {str(name): f"{part.sum()} of {len(part)} photographs kept out of training" for name, part in parts}
     try:
         trained = read_manifest(config.manifest)
     except ManifestError as error:
@@ -63,11 +64,11 @@ def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Serie
             "(RETSAM_DATA) to the data that the weights were trained with"
         ) from error
     trained["kept"] = held_out(trained, config)
-    kept, told, faults = pd.Series(True, table.index), [], []
+    kept, told, faults = pd.Series(True, table.index), {}, []
     for dataset, rows in table.groupby("dataset", sort=False):
         known = sources(str(dataset), set(trained["dataset"]))
         if not known:
-            told.append(f"{dataset}: no data set of {config.manifest} holds its photographs; all {len(rows)} count as kept out of training")
+            told[str(dataset)] = f"no data set of {config.manifest} holds its photographs; all {len(rows)} count as kept out of training"
             continue
         there = trained[trained["dataset"].isin(known)]
         taught = _names(there[~there["kept"]])
@@ -80,7 +81,7 @@ def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Serie
         kept[rows.index] = ~_is_among(rows, taught)
         left = int(kept[rows.index].sum())
         others = f"; the others bear names of photographs of {', '.join(known)} that {config.manifest} gives to training"
-        told.append(f"{dataset}: {left} of {len(rows)} photographs kept out of training{others if left < len(rows) else ''}")
+        told[str(dataset)] = f"{left} of {len(rows)} photographs kept out of training{others if left < len(rows) else ''}"
     if faults:
         raise ManifestError("\n".join([*faults, "If they are other photographs, score them without --held-out"]))
     return kept, told
@@ -88,10 +89,6 @@ def kept_out(table: pd.DataFrame, manifest: Path, config: Run) -> tuple[pd.Serie
 
 def _same(one: Path, other: Path) -> bool:
     return other.is_file() and (one.samefile(other) or one.read_bytes() == other.read_bytes())
-
-
-def _by_set(kept: pd.Series, table: pd.DataFrame):
-    return kept.groupby(table["dataset"], sort=False)
 
 
 def _names(rows: pd.DataFrame) -> set[str]:
