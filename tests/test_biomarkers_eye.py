@@ -294,6 +294,18 @@ def test_scale_source():
     assert row["disc_height_um"] == pytest.approx(106 * 16.0, rel=0.02)
 
 
+@pytest.mark.parametrize("word", ["L", "left", "OS", " os "])
+def test_the_eye_in_other_words(word):
+    masks = EyePhantom(eye="L").masks()
+    expected, masks.eye = measure(masks, CONFIG), word
+    row = measure(masks, CONFIG)
+    assert (row["eye"], row["eye_source"], row["laterality_conflict"]) == ("L", "table", False)
+    assert row["rim_width_superior_dd"] == expected["rim_width_superior_dd"]
+    masks.eye = "both"
+    with pytest.raises(ValueError, match="eye of image .*: expected R, L, OD, OS, right or left, found 'both'"):
+        measure(masks, CONFIG)
+
+
 def test_laterality_from_the_image_and_conflicts():
     masks = EyePhantom(eye="L").masks()
     masks.eye = None
@@ -338,6 +350,12 @@ def test_no_disc():
     assert row["macula_vessel_density_3mm__reason"] == "mask_not_given"
     assert row["hemorrhage_area_mm2__reason"] == "no_scale"
     assert math.isnan(row["zone_b_share"]) and row["scale_source"] is None
+
+
+def test_a_cup_alone_is_no_disc():
+    """Its diameter would be the ruler of everything."""
+    row = measure(no(EyePhantom().masks(), "disc"), CONFIG)
+    assert row["cdr_vertical__reason"] == row["ddls_stage__reason"] == "no_disc" and math.isnan(row["px_per_dd"])
 
 
 def test_disc_head_missing():

@@ -149,10 +149,10 @@ def test_all_faults_of_the_table_at_once(folder):
         read_mask_table(folder / "bad.csv")
     text = str(caught.value)
     for words in (
-        "row 3, column 'eye': expected R or L (or OD, OS, right, left), found 'middle'",
+        "row 3, column 'eye': expected R, L, OD, OS, right or left, found 'middle'",
         "row 3, column 'image_id': 'eye 1' is already in row 2",
         "row 4, column 'artery': no such file",
-        "row 5, column 'um_per_px': expected a number above 0, found '-2'",
+        "row 5, column 'um_per_px': expected 0.2 to 300 um, found '-2'",
         "row 5, column 'fovea_x': expected a number, found 'left'",
         "row 6: no mask",
         "row 7, column 'image_id': empty",
@@ -245,3 +245,91 @@ def test_whatever_a_file_raises_is_a_failure_of_its_row(tmp_path, monkeypatch):
     failure = own_masks.load_safely(row)
     assert (failure.image_id, failure.reason, failure.detail) == ("a", "measurement_failed", "TypeError: no such dtype")
     assert own_masks.own_row(row, BiomarkersConfig())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("content", "faults"),
+    [
+        ("image_id,artery,vein\na,a.png,a.png,\nb,a.png,a.png\n", ["row 2: expected 3 cells, as many as there are names, found 4"]),
+        ("image_id,artery\na,a.png,x\nb\n", ["row 2: expected 2 cells", "row 3: expected 2 cells"]),
+        ("image_id,artery\n\na,a.png\n,\nb,none.png\n", ["row 5, column 'artery': no such file"]),
+        ("image_id,artery,artery\na,,a.png\n", ["column 'artery': 2 times in the table; keep one"]),
+        ("image_id,artery,disc,cup\na,a.png,a.png,a.png\n", ["column 'disc': not read; put it into disc_cup (0 background", "'cup'"]),
+        ("image_id,artery,Laterality,Pixel Size\na,a.png,OD,12\n", ["'Laterality': not read; put it into eye", "put it into um_per_px"]),
+        ("image_id,artery,hemorrhages\na,a.png,a.png\n", ["put it into lesions (1 microaneurysm, 2 hemorrhage, 4 hard_exudate, 8"]),
+        ("image_id,lesions,av\na,a.png,a.png\n", ["'av': not read; put it into artery, vein (one file each"]),
+        ('image_id,artery,um_per_px\na,a.png,0.012\nb,a.png,"12,5"\n', ["row 2, column 'um_per_px': expected 0.2 to 300 um", "row 3,"]),
+    ],
+)
+def test_faults_of_a_table_that_would_read_as_something_else(tmp_path, content, faults):
+    save(tmp_path / "a.png", np.ones((9, 9)))
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(MaskTableError) as caught:
+        read_mask_table(tmp_path / "t.csv")
+    assert len(str(caught.value).splitlines()) == 1 + len(faults), str(caught.value)
+    for words in faults:
+        assert words in str(caught.value), words
+
+
+def test_columns_that_are_not_used_are_named(folder, caplog):
+    """An older export lists every target's own file beside those that are measured."""
+    path = table(folder, disc="png/disc.png", cup="png/cup.png", av="png/av.png", drusen="png/drusen.png", camera="x")
+    assert len(read_mask_table(path)) == 1
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: columns not used: disc, cup, av, drusen, camera"]
+    caplog.clear()
+    read_mask_table(folder / "masks.csv")
+    assert not caplog.records
+
+
+def test_the_words_for_an_eye_are_those_of_the_samplesheet(folder):
+    for word, side in (("OS", "L"), ("Right", "R"), ("le", "L"), ("", None)):
+        assert read_mask_table(table(folder, eye=word))[0].eye == side
+
+
+@pytest.mark.parametrize("kind", ["swapped", "no disc", "swapped, open below"])
+def test_codes_of_disc_and_cup_that_leave_no_rim_are_refused(folder, masks, kind):
+    disc, cup = masks.planes["disc"], masks.planes["cup"]
+    if kind == "swapped, open below":
+        cup = cup.copy()
+        rows, columns = np.nonzero(disc)
+        cup[rows.mean().astype(int) : rows.max() + 1, int(columns.mean())] = True
+        cup &= disc
+    save(folder / "png" / "disc_cup.png", disc * 2 - cup * 1 if "swapped" in kind else cup * 2)
+    row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert (row["status"], row["reason"]) == ("failed", "bad_encoding")
+    assert "0 background, 1 disc outside the cup, 2 cup; found 0, " in row["detail"] and "the wrong way round" in row["detail"]
+
+
+def test_a_disc_without_a_cup_and_a_rim_that_is_nearly_gone_are_no_fault(folder, masks):
+    disc = masks.planes["disc"]
+    save(folder / "png" / "disc_cup.png", disc * 1)
+    row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert row["disc_height_px"] > 0 and row["cdr_vertical__reason"] == "no_cup"
+    rows, columns = np.nonzero(disc)
+    rim = disc & (np.mgrid[: disc.shape[0], : disc.shape[1]][1] < columns.min() + 6)
+    save(folder / "png" / "disc_cup.png", disc * 2 - rim * 1)
+    row = measure_own_masks(folder / "masks.csv", CONFIG, quiet=True).to_pylist()[0]
+    assert row["ddls_stage"] == 10 and row["cdr_vertical"] > 0.95
+
+
+def test_a_fovea_outside_the_photograph_is_a_failed_row(folder, masks):
+    height, width = masks.fov.shape
+    row = measure_own_masks(table(folder, fovea_x=9999, fovea_y=3), CONFIG, quiet=True).to_pylist()[0]
+    assert (row["status"], row["reason"]) == ("failed", "fovea_outside")
+    assert row["detail"] == f"fovea (9999, 3) lies outside the mask of {width}x{height}"
+    row = measure_own_masks(table(folder, fovea_x=width - 1, fovea_y=height - 1), CONFIG, quiet=True).to_pylist()[0]
+    assert row["status"] == "ok" and row["fovea_x_px__reason"] == "no_fovea", "in the picture, but not in its field of view"
+
+
+def test_command_lists_failed_rows_among_the_graphs(folder):
+    frame = pd.read_csv(folder / "masks.csv")
+    rows = pd.concat([frame, frame], ignore_index=True).assign(image_id=["good", "bad"])
+    rows.loc[1, "artery"] = "png/lossy.jpg"
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "png" / "lossy.jpg")
+    rows.to_csv(folder / "two.csv", index=False)
+    arguments = ["--masks", str(folder / "two.csv"), "--out", str(folder / "o.csv"), "--graphs", str(folder / "g")]
+    result = CliRunner().invoke(command, [*arguments, "--scheduler", "synchronous", "--quiet"])
+    assert result.exit_code == 0, result.output
+    failures = pd.read_csv(folder / "g" / "failures.csv")
+    assert failures[["image_id", "reason"]].to_dict("records") == [{"image_id": "bad", "reason": "bad_encoding"}]
+    assert (folder / "g" / "good.parquet").is_file()

@@ -18,7 +18,8 @@ SHAPE = (60, 80)
 
 @pytest.fixture
 def eye() -> Masks:
-    planes = {name: np.zeros((80, 80), bool) for name in ("artery", "vein", "vessel", "disc", "cup", "hard_exudate", "hemorrhage")}
+    lesions = ("microaneurysm", "hemorrhage", "hard_exudate", "cotton_wool_spot")
+    planes = {name: np.zeros((80, 80), bool) for name in ("artery", "vein", "vessel", "disc", "cup", *lesions)}
     planes["artery"][10:14], planes["vein"][:60, 30:34] = True, True
     planes["vessel"] = planes["artery"] | planes["vein"]
     planes["disc"][30:50, 40:60], planes["cup"][35:45, 45:55] = True, True
@@ -90,3 +91,39 @@ def test_black_is_nothing_wherever_it_stands_in_a_palette(tmp_path):
     image.putpalette([255, 255, 255, 0, 0, 0])
     image.save(tmp_path / "m.png")
     assert (read_index(tmp_path / "m.png", "vessel")[0] > 0).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("colours", [[255, 0, 0, 0, 0, 0], [200, 30, 40, 0, 0, 0, 9, 9, 9]])
+def test_black_is_nothing_in_a_palette_of_colours_too(tmp_path, colours):
+    """A drawing in red on black, whichever of the two comes first; where nothing is black, index 0 is nothing."""
+    for drawing, palette in ((0, colours), (1, [*colours[3:6], *colours[:3]])):
+        image = Image.fromarray(np.tile(np.uint8([drawing, 1 - drawing]), (4, 2)))
+        image.putpalette(palette)
+        image.save(tmp_path / "m.png")
+        assert (read_index(tmp_path / "m.png", "vessel")[0] > 0).tolist() == [True, False, True, False]
+    image.putpalette([255, 255, 255, *colours[:3]])
+    image.save(tmp_path / "m.png")
+    assert (read_index(tmp_path / "m.png", "vessel")[0] > 0).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("column", ["vessel", "lesions"])
+def test_a_drawing_in_transparency_is_refused(tmp_path, mode, column):
+    values = np.zeros((*SHAPE, len(mode)), np.uint8)
+    values[20:24, :, -1] = 255
+    Image.fromarray(values).save(tmp_path / "m.png")
+    with pytest.raises(MaskFileError, match=r"expected an opaque mask, found transparency of 0 to 255: .* save the mask without one"):
+        read_index(tmp_path / "m.png", column)
+    values[..., -1], values[20:24, :, :-1] = 255, 1
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert np.count_nonzero(read_index(tmp_path / "m.png", column)) == 4 * SHAPE[1], "an alpha channel that says nothing does no harm"
+
+
+def test_a_transparent_colour_of_a_palette(tmp_path):
+    """Hides nothing of an index; of a mask that is zero or not, it may be all that tells the two apart."""
+    image = Image.fromarray(np.tile(np.uint8([0, 1]), (4, 2)))
+    image.putpalette([0, 0, 0, 0, 0, 0])
+    image.save(tmp_path / "m.png", transparency=0)
+    assert read_index(tmp_path / "m.png", "disc_cup")[0].tolist() == [0, 1, 0, 1]
+    with pytest.raises(MaskFileError, match="expected an opaque mask"):
+        read_index(tmp_path / "m.png", "vessel")

@@ -36,12 +36,13 @@ def measure(context, config_path, stores, masks, out, graphs, scheduler, workers
       image_id            your name of the photograph
       eye                 R or L (or OD, OS, right, left)
       artery, vein, vessel, fov   PNG, zero or not; a missing vessel is artery or vein, a missing fov the whole image
-      disc_cup            PNG index: 0 background, 1 disc outside the cup, 2 cup
+      disc_cup            PNG index: 0 background, 1 disc outside the cup, 2 cup (refused where the cup reaches the margin all round)
       lesions             PNG bit mask: 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 soft exudate
       fovea_x, fovea_y    pixels, the centre of the top-left pixel is 0, 0
       um_per_px           micrometres per pixel; without it one disc diameter is taken as 1.8 mm
       status, reason, detail      of `retsam masks export`: a row with status failed stays a failed row
 
+    Columns of other names are not used, and named on stderr; those that look like one of these are a fault.
     Masks must be lossless: a JPEG smears zeros and ones into each other, and is refused.
     Masks are measured at their own resolution. What cannot be measured is empty, with the reason in the column `<name>__reason`.
     """
@@ -81,14 +82,15 @@ def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: boo
     if out.suffix not in (".parquet", ".csv"):
         raise click.UsageError(f"--out {out}: expected a name that ends in .parquet or .csv")
     try:
-        table = measure_own_masks(masks, config, quiet)
+        rows = read_mask_table(masks)
+        table = measure_own_masks(rows, config, quiet)
     except MaskTableError as error:
         raise click.ClickException(str(error)) from error
     write_table(table, out)
     if graphs is not None:
         from retsam.biomarkers.graphs import write_graphs
 
-        loaded = (load_safely(row) for row in read_mask_table(masks))
+        loaded = map(load_safely, rows)
         write_graphs((item[0] if isinstance(item, tuple) else item for item in loaded), graphs, config)
     failed = sum(status == "failed" for status in table["status"].to_pylist())
     click.echo(f"{len(table)} rows, {failed} failed: {out}", err=True)

@@ -19,6 +19,7 @@ import numpy as np
 from retsam.biomarkers.config import FIELD_45_DEGREES_UM, BiomarkersConfig
 from retsam.biomarkers.disc import Disc, fit_disc
 from retsam.biomarkers.registry import Null
+from retsam.eyes import eye_of
 
 if TYPE_CHECKING:
     from retsam.masks.masks import Masks
@@ -142,7 +143,7 @@ class Context:
     def plane(self, name: str) -> np.ndarray | None:
         """Mask of a target inside the field of view, bool [H, W]; None where its head does not exist.
 
-        ``disc`` contains the cup; ``vessel`` is the union of artery and vein where it has no mask of its own.
+        ``disc`` contains the cup, where there is a disc; ``vessel`` is the union of artery and vein where it has no mask of its own.
         """
         if name not in self._planes:
             self._planes[name] = self._read(name)
@@ -155,7 +156,7 @@ class Context:
         if name not in raw or self.status(name) not in _USABLE:
             return None
         plane = raw[name].astype(bool) & self.fov
-        if name == "disc" and "cup" in raw:
+        if name == "disc" and "cup" in raw and plane.any():  # a cup alone is no disc: the ruler would be the cup
             plane |= raw["cup"].astype(bool) & self.fov
         return plane
 
@@ -251,7 +252,10 @@ class Context:
         return Null("no_scale") if self.um_per_px_native is None else None
 
     def _set_laterality(self) -> None:
-        table = self.masks.eye if self.masks.eye in ("R", "L") else None
+        try:
+            table = eye_of(self.masks.eye)
+        except ValueError as error:
+            raise ValueError(f"eye of image {self.masks.image_id!r}: {error}") from None
         self.eye_derived: str | None = None
         if self.disc and self.fovea:
             dx, dy = self.fovea[0] - self.disc.x, self.fovea[1] - self.disc.y

@@ -347,7 +347,8 @@ def measure_optic_nerve(context: Context) -> dict[str, float | Null]:
             cup_null = Null("no_cup")
     if cup_null is not None:
         return out | {name: cup_null for name in _CUP_NAMES}
-    cup_height, cup_width = extents(cup, [vertical, horizontal])
+    # Smoothed about another ellipse than the disc's, a cup that reaches the margin may come out a fraction of a pixel beyond it.
+    cup_height, cup_width = np.minimum(extents(cup, [vertical, horizontal]), (height, width)).tolist()
     cup_area = float(np.count_nonzero(cup))
     out |= {"cdr_vertical": cup_height / height, "cdr_horizontal": cup_width / width, "cdr_area": cup_area / area}
     out |= length_values(context, "cup_height", cup_height) | length_values(context, "cup_width", cup_width)

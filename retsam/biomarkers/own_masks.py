@@ -1,43 +1,30 @@
-"""Masks that a user brings: a table of PNG files, measured at their own resolution.
-
-Columns (all but ``image_id`` and one mask optional; paths relative to the table): ``image_id``; ``eye`` (R, L, OD, OS, right, left);
-``artery``, ``vein``, ``vessel``, ``fov`` (PNG, zero or not); ``disc_cup`` (PNG index: 0 background, 1 disc outside the cup, 2 cup);
-``lesions`` (PNG bit mask: 1 microaneurysm, 2 haemorrhage, 4 hard exudate, 8 soft exudate); ``fovea_x``, ``fovea_y`` (pixels);
-``um_per_px``. Files are lossless. A row whose ``status`` is ``failed``, as `retsam masks export` writes it, is a photograph without masks;
-its ``reason`` and ``detail`` are handed on.
-"""
+"""Masks that a user brings: PNG files listed in a table (:mod:`retsam.biomarkers.mask_table`), measured at their own resolution."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
 from retsam.biomarkers.cohort import safe_row
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye import failed_row
+from retsam.biomarkers.mask_table import LESION_BITS, MaskTableError, OwnMasks, read_mask_table
 from retsam.biomarkers.running import runner
 from retsam.biomarkers.tables import rows_to_arrow
 from retsam.masks.files import MaskFileError, check_values, read_index
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Failure, Masks
 
-BINARY = ("artery", "vein", "vessel", "fov")
-MASK_COLUMNS = ("artery", "vein", "vessel", "disc_cup", "lesions")
-COLUMNS = ("image_id", "eye", *BINARY[:3], "disc_cup", "lesions", "fov", "fovea_x", "fovea_y", "um_per_px")
-# What `retsam masks export` adds: photographs without masks stay in its table, and in that of their biomarkers.
-_EXPORTED = ("status", "reason", "detail")
+__all__ = ["MaskTableError", "OwnMasks", "load_own_masks", "load_safely", "measure_own_masks", "own_row", "read_mask_table"]
 
-#: Bit of the `lesions` mask -> target.
-LESION_BITS = {1: "microaneurysm", 2: "hemorrhage", 4: "hard_exudate", 8: "cotton_wool_spot"}
+#: Least share of the disc's outline that must be rim: of masks with less, codes are the wrong way round, or the cup is all they show.
+MIN_RIM_OUTLINE = 0.05
 
 #: What this room adds to a row, in words.
 EXTRA_COLUMNS = {
@@ -45,104 +32,24 @@ EXTRA_COLUMNS = {
     "vessel_source": "mask, or artery_or_vein where the vessel mask was made from the two",
 }
 
-_EYES = {"r": "R", "od": "R", "right": "R", "l": "L", "os": "L", "left": "L"}
 
-
-class MaskTableError(ValueError):
-    """The table of masks is wrong; the message lists every fault with its row and column."""
-
-
-@dataclass(frozen=True)
-class OwnMasks:
-    """One row of the table: where the masks are, and what is known about the eye."""
-
-    image_id: str
-    eye: str | None
-    files: dict[str, str]
-    fovea: tuple[float, float] | None
-    um_per_px: float | None
-    failure: tuple[str, str] | None = None
-    """Reason and detail of a photograph that the table itself says has no masks."""
-
-
-def _number(text: str, where: str, faults: list[str], positive: bool = False) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        faults.append(f"{where}: expected a number, found {text!r}")
-        return None
-    if not math.isfinite(value) or (positive and value <= 0) or (not positive and value < 0):
-        faults.append(f"{where}: expected a number {'above 0' if positive else 'of 0 or more'}, found {text!r}")
-        return None
-    return value
-
-
-def read_mask_table(path: str | Path) -> list[OwnMasks]:
-    """Read and check a table of masks; no mask is opened.
-
-    Parameters
-    ----------
-    path : path
-        CSV.
+def _check_disc_cup(values: np.ndarray, path: str) -> None:
+    """Refuse a disc whose margin is cup all round: it would measure as one without any rim.
 
     Raises
     ------
-    MaskTableError
-        With all faults at once: columns misspelt, ids missing or doubled, files that are not there, values of the wrong kind.
+    MaskFileError
     """
-    path = Path(path)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise MaskTableError(f"{path}: cannot be read as CSV: {error}") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    faults: list[str] = []
-    for column in table.columns:
-        near = difflib.get_close_matches(column.lower(), COLUMNS, n=1, cutoff=0.8)
-        if column not in (*COLUMNS, *_EXPORTED) and near and near[0] not in table.columns:
-            faults.append(f"column {column!r}: unknown; is {near[0]!r} meant?")
-    if "image_id" not in table.columns:
-        faults.append(f"column 'image_id': missing; found {', '.join(table.columns)}")
-    failed = table["status"].str.strip().str.lower().eq("failed") if "status" in table.columns else pd.Series(False, index=table.index)
-    if not set(MASK_COLUMNS) & set(table.columns) and not (len(table) and failed.all()):
-        faults.append(f"no column with masks; expected at least one of {', '.join(MASK_COLUMNS)}")
-    if not len(table):
-        faults.append("the table has no rows")
-    rows = []
-    first_row: dict[str, int] = {}
-    for number, record in enumerate(table.to_dict("records"), start=2):
-        cell = {column: str(record.get(column, "")).strip() for column in (*COLUMNS, *_EXPORTED)}
-        image_id = cell["image_id"]
-        if "image_id" in table.columns and not image_id:
-            faults.append(f"row {number}, column 'image_id': empty")
-        elif image_id in first_row and image_id:
-            faults.append(f"row {number}, column 'image_id': {image_id!r} is already in row {first_row[image_id]}")
-        first_row.setdefault(image_id, number)
-        eye = _EYES.get(cell["eye"].lower())
-        if cell["eye"] and eye is None:
-            faults.append(f"row {number}, column 'eye': expected R or L (or OD, OS, right, left), found {cell['eye']!r}")
-        if failed.iloc[number - 2]:
-            reason = (cell["reason"] or "no_masks", cell["detail"] or "the table of masks says that this photograph has none")
-            rows.append(OwnMasks(image_id, eye, {}, None, None, reason))
-            continue
-        files = {}
-        for column in (*MASK_COLUMNS, "fov"):
-            if cell[column]:
-                files[column] = str(path.parent / cell[column])
-                if not Path(files[column]).is_file():
-                    faults.append(f"row {number}, column {column!r}: no such file {files[column]}")
-        if set(MASK_COLUMNS) & set(table.columns) and not set(files) & set(MASK_COLUMNS):
-            faults.append(f"row {number}: no mask; fill at least one of {', '.join(c for c in MASK_COLUMNS if c in table.columns)}")
-        x, y = (_number(cell[column], f"row {number}, column {column!r}", faults) for column in ("fovea_x", "fovea_y"))
-        if bool(cell["fovea_x"]) != bool(cell["fovea_y"]):
-            faults.append(f"row {number}: fovea_x and fovea_y belong together; one of them is empty")
-        spacing = _number(cell["um_per_px"], f"row {number}, column 'um_per_px'", faults, positive=True)
-        rows.append(OwnMasks(image_id, eye, files, None if x is None or y is None else (x, y), spacing))
-    if faults:
-        raise MaskTableError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n  " + "\n  ".join(faults))
-    return rows
+    disc = values > 0
+    margin = disc & (cv2.erode(disc.view(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0)
+    if not (values == 2).any() or np.count_nonzero(values[margin] == 1) >= MIN_RIM_OUTLINE * np.count_nonzero(margin):
+        return
+    found = ", ".join(map(str, np.unique(values).tolist()))
+    raise MaskFileError(
+        "bad_encoding",
+        f"{path}: column 'disc_cup' expects 0 background, 1 disc outside the cup, 2 cup; found {found} with 2 all along the disc's margin: "
+        "are cup and rim the wrong way round, or is the disc around the cup missing?",
+    )
 
 
 def load_own_masks(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
@@ -156,9 +63,14 @@ def load_own_masks(row: OwnMasks) -> tuple[Masks, dict[str, str]] | Failure:
             sizes = ", ".join(f"{column} {shape[1]}x{shape[0]}" for column, shape in shapes.items())
             raise MaskFileError("size_mismatch", f"the masks of one photograph must have one size, found {sizes}")
         images = {column: check_values(image, column, row.files[column]) for column, image in images.items()}
+        if "disc_cup" in images:
+            _check_disc_cup(images["disc_cup"], row.files["disc_cup"])
     except MaskFileError as error:
         return Failure(row.image_id, error.reason, str(error), row.eye)
     height, width = next(iter(shapes.values()))
+    if row.fovea is not None and not (row.fovea[0] < width - 0.5 and row.fovea[1] < height - 0.5):
+        x, y = row.fovea
+        return Failure(row.image_id, "fovea_outside", f"fovea ({x:g}, {y:g}) lies outside the mask of {width}x{height}", row.eye)
     planes = {column: images[column] > 0 for column in ("artery", "vein", "vessel") if column in images}
     sources = {"fov_source": "mask" if "fov" in images else "whole_image"}
     if "vessel" not in planes and {"artery", "vein"} <= set(planes):
@@ -210,13 +122,13 @@ def _batches(rows: list[OwnMasks], size: int) -> Iterator[list[OwnMasks]]:
         yield rows[start : start + size]
 
 
-def measure_own_masks(path: str | Path, config: BiomarkersConfig, quiet: bool = False) -> pa.Table:
+def measure_own_masks(table: str | Path | list[OwnMasks], config: BiomarkersConfig, quiet: bool = False) -> pa.Table:
     """Measure every row of a table of masks.
 
     Parameters
     ----------
-    path : path
-        CSV; see the module's text for its columns.
+    table : path or list of OwnMasks
+        CSV (:mod:`retsam.biomarkers.mask_table` for its columns), or its rows.
     config : BiomarkersConfig
     quiet : bool
         No progress bar.
@@ -225,14 +137,14 @@ def measure_own_masks(path: str | Path, config: BiomarkersConfig, quiet: bool = 
     -------
     pyarrow.Table
         Rows in the table's order. A mask that cannot be read is a row with ``status`` ``failed``, a ``reason`` (``unreadable``,
-        ``bad_encoding``, ``size_mismatch``) and a ``detail``.
+        ``bad_encoding``, ``size_mismatch``, ``fovea_outside``) and a ``detail``.
 
     Raises
     ------
     MaskTableError
         If the table itself is wrong.
     """
-    rows = read_mask_table(path)
+    rows = table if isinstance(table, list) else read_mask_table(table)
     batches = list(_batches(rows, 4))
     tables: list[pa.Table | None] = [None] * len(batches)
     with runner(config) as run, tqdm(total=len(rows), unit="eye", desc="measure", disable=quiet) as progress:

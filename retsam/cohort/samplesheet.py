@@ -17,8 +17,7 @@ from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError, cell_faults
 from retsam.cohort.reading import SUFFIXES
 from retsam.cohort.variables import convert, id_text, listed, plain, slips, spellings
-
-EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "dex": "R", "l": "L", "os": "L", "left": "L", "le": "L", "sin": "L"}
+from retsam.eyes import EYE_WORDS, EYES, UM_PER_PX, UM_PER_PX_MEND, UM_PER_PX_WORDS
 
 
 @dataclass
@@ -374,7 +373,7 @@ def _eyes(column: str | None, sheet: pd.DataFrame, rows: np.ndarray) -> tuple[pd
     eyes = cells.str.lower().map(EYES, na_action="ignore").astype("string")
     wrong = (cells.notna() & eyes.isna()).to_numpy(bool)
     mend = "write R or L (OD, OS, right, left are understood); leave the cell empty if the eye is not known"
-    return eyes, cell_faults(wrong, rows, cells, column, "R, L, OD, OS, right or left", mend)
+    return eyes, cell_faults(wrong, rows, cells, column, EYE_WORDS, mend)
 
 
 def _spacing(column: float | str | None, sheet: pd.DataFrame, rows: np.ndarray) -> tuple[pd.Series, list[Fault]]:
@@ -382,10 +381,8 @@ def _spacing(column: float | str | None, sheet: pd.DataFrame, rows: np.ndarray) 
         return pd.Series(np.nan if column is None else float(column), index=sheet.index, dtype="float64"), []
     cells = sheet[column]
     values = pd.to_numeric(cells, errors="coerce")
-    # A 45-degree field of 13 mm over 500 to 6,000 px; ten times either way is a wrong unit.
-    wrong = (cells.notna() & ~values.between(0.2, 300)).fillna(True).to_numpy(bool)
-    mend = "micrometres a pixel on the retina (often 3 to 30); leave the cell empty if not known"
-    return values.astype("float64"), cell_faults(wrong, rows, cells, column, "0.2 to 300 um", mend)
+    wrong = (cells.notna() & ~values.between(*UM_PER_PX)).fillna(True).to_numpy(bool)
+    return values.astype("float64"), cell_faults(wrong, rows, cells, column, UM_PER_PX_WORDS, UM_PER_PX_MEND)
 
 
 def find_photographs(folder: Path) -> list[str]:

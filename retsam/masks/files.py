@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 HIGHEST = {"av": 4, "disc_cup": 2, "lesions": 15, "bright": 2}
 """Column of a table of masks -> the highest value of its index or bits; other masks are zero or not."""
 
+# Modes of Pillow whose last channel is transparency.
+_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 # A JPEG rings around every edge: taken as zero or not, a mask of vessels doubles, and an index gains classes that nobody drew.
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 
@@ -32,9 +34,9 @@ def read_index(path: str | Path, column: str = "") -> np.ndarray:
     Parameters
     ----------
     path : path
-        PNG or another lossless format; a colour image must have three equal channels.
+        PNG or another lossless format; a colour image must have three equal channels, and transparency must not vary.
     column : str
-        What the mask says. A grey palette of a mask that is zero or not is resolved, so that black is 0 wherever it stands in the palette.
+        What the mask says. The palette of a mask that is zero or not is resolved, so that black is 0 wherever it stands in the palette.
         Values are left as they are: :func:`check_values` refuses those out of range.
 
     Raises
@@ -48,7 +50,9 @@ def read_index(path: str | Path, column: str = "") -> np.ndarray:
             if lossy:
                 name = image.format if image.format in _LOSSY else "JPEG-compressed"
                 raise MaskFileError("bad_encoding", f"{path}: expected a lossless mask, found a {name} file; save masks as PNG when drawn")
-            values = np.asarray(image.convert("L") if column not in HIGHEST and _grey_palette(image) else image)
+            binary = column not in HIGHEST
+            _check_opaque(image, path, binary)
+            values = _resolved(image) if binary and image.mode == "P" else np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaskFileError("unreadable", f"{path}: expected a PNG mask, could not read it as an image: {error}") from error
     if values.ndim == 3:
@@ -63,11 +67,31 @@ def read_index(path: str | Path, column: str = "") -> np.ndarray:
     return values
 
 
-def _grey_palette(image: Image.Image) -> bool:
-    if image.mode != "P":
-        return False
-    palette = np.asarray(image.getpalette() or [], np.uint8).reshape(-1, 3)
-    return bool(len(palette)) and bool((palette == palette[:, :1]).all())
+def _check_opaque(image: Image.Image, path: str | Path, binary: bool) -> None:
+    """Refuse what may be drawn in transparency, which is not read; the indices of a palette count whether they can be seen or not."""
+    if binary and image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode not in _ALPHA:
+        return
+    low, high = image.getchannel(image.getbands()[-1]).getextrema()
+    if low != high:
+        raise MaskFileError(
+            "bad_encoding",
+            f"{path}: expected an opaque mask, found transparency of {low} to {high}: what is drawn in an alpha channel is not read; "
+            "save the mask without one, 0 where there is nothing",
+        )
+
+
+def _resolved(image: Image.Image) -> np.ndarray:
+    """A mask that is zero or not from its palette: black is nothing; where nothing is black, index 0 is."""
+    indices = np.asarray(image)
+    palette = np.zeros((256, 3), np.uint8)
+    colours = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    palette[: len(colours)] = colours
+    grey = bool(len(colours)) and bool((colours == colours[:, :1]).all())
+    if grey or not palette[np.unique(indices)].any(axis=1).all():
+        return palette.max(axis=1)[indices]
+    return indices
 
 
 def check_values(values: np.ndarray, column: str, path: str | Path) -> np.ndarray:
