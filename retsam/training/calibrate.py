@@ -58,7 +58,12 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
         Head -> ``threshold``, ``calibration`` (gain, offset) from expected to observed Dice where enough photographs allow it, of vessels
         ``twigs``, ``unbiased`` (``threshold``, ``twigs``), ``pens`` and ``pen_twigs`` (pen -> threshold) where there are pens, and of
         lesions ``peak`` (:func:`retsam.evaluation.thresholds.peak_threshold`). A head that none of the photographs shows is not among
-        them; a warning names it.
+        them; a warning names it. Heads that the segmenter's card leaves out are not either.
+
+    Raises
+    ------
+    ValueError
+        If a task has no photograph that can choose thresholds.
     """
     manifest = read_manifest(config)
     train = manifest[~manifest["held_out"]]
@@ -67,14 +72,9 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
     vessels: dict[bool, dict[str, list]] = {False: {}, True: {}}
     healthy: dict[str, list[_Photograph]] = {}
     pixels: list[int] = []
-    for task, settings in config.tasks.items():
-        if task not in lab.LABELS:
-            continue
-        columns = {"vessels": ["vessel"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"]}[task]
-        for dataset in settings.datasets:
-            rows = train[(train["dataset"] == dataset) & train[columns].notna().any(axis=1)]
-            if dataset == "refuge_roi" or rows.empty:
-                continue
+    for task, groups in _choosing_rows(config, train).items():
+        settings = config.tasks[task]
+        for dataset, rows in groups.items():
             rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
             for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} {dataset}", mininterval=10):
                 prediction, label, native = _predict_with_label(config, segmenter, row, task)
@@ -135,6 +135,34 @@ def calibrate(config: TrainConfig, segmenter: Segmenter, per_dataset: int = 12, 
     return entries
 
 
+# Masks that choose the thresholds of a task's heads. `av` alone says what class a vessel's pixels have, not where vessels are.
+_CHOOSING = {"vessels": ["vessel"], "optic_nerve": ["disc", "disc_cup"], "lesions_dr": ["lesions"]}
+
+
+def _choosing_rows(config: TrainConfig, train: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """Task -> data set -> training photographs that can choose thresholds.
+
+    Raises
+    ------
+    ValueError
+        If a task has none.
+    """
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    faults = []
+    for task in (task for task in config.tasks if task in lab.LABELS):
+        # Close-ups are not photographs as a study has them.
+        datasets = [dataset for dataset in config.tasks[task].datasets if dataset != "refuge_roi"]
+        drawn = train[train["dataset"].isin(datasets) & train[_CHOOSING[task]].notna().any(axis=1)]
+        found[task] = {dataset: drawn[drawn["dataset"] == dataset] for dataset in datasets if drawn["dataset"].eq(dataset).any()}
+        if not found[task]:
+            columns = " or ".join(f"`{column}`" for column in _CHOOSING[task])
+            why = " (`av` masks alone say what class a vessel has, not where vessels are)" if task == "vessels" else ""
+            faults.append(f"task {task}: expected {columns} masks of training photographs of {datasets}, found none{why}")
+    if faults:
+        raise ValueError("no threshold can be chosen, and heads without one cannot be used:\n  " + "\n  ".join(faults))
+    return found
+
+
 @dataclass
 class _Photograph:
     """What is left of a prediction and its label once thresholds are known, small enough to keep a hundred of."""
@@ -146,7 +174,8 @@ class _Photograph:
     @classmethod
     def of(cls, task: str, prediction: Prediction, label: np.ndarray) -> _Photograph:
         planes = {name: prediction.probabilities[name].astype(np.float16) for name in TASKS[task] if name in prediction.probabilities}
-        drawn = {name: (np.packbits(truth & known), np.packbits(known)) for name, truth, known in _drawn_heads(task, label)}
+        heads = ((name, truth, known) for name, truth, known in _drawn_heads(task, label) if name in planes)
+        drawn = {name: (np.packbits(truth & known), np.packbits(known)) for name, truth, known in heads}
         return cls(planes, np.packbits(prediction.fov), drawn)
 
     @classmethod
@@ -240,7 +269,7 @@ def _healthy(
         rows = rows.sample(min(per_dataset, len(rows)), random_state=seed)
         for row in tqdm(rows.to_dict("records"), desc=f"calibrate {task} healthy {dataset}", mininterval=10):
             prediction = segmenter.predict([_photograph(config, row)])[0]
-            yield dataset, prediction.fov, {name: prediction.probabilities[name] for name in heads}
+            yield dataset, prediction.fov, {name: prediction.probabilities[name] for name in heads if name in prediction.probabilities}
 
 
 def _photograph(config: TrainConfig, row: dict) -> np.ndarray:
@@ -261,6 +290,8 @@ def _native_histograms(task: str, prediction: Prediction, label: np.ndarray) -> 
     """Heads of a task at the size of the photograph, where masks are scored: a vessel that is two pixels wide there has other
     probabilities than in a frame that enlarges it."""
     for name, truth, known in _drawn_heads(task, label):
+        if name not in prediction.probabilities:  # left out of the card
+            continue
         probability = prediction.frame.unwarp(np.asarray(prediction.probabilities[name], np.float32), 1)
         yield name, Histogram.of(np.clip(probability[known], 0, 1), truth[known])
 

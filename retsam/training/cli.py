@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong with settings and files, as a message instead of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.group(invoke_without_command=True)
@@ -18,8 +29,10 @@ def train(context: click.Context, config_path: str | None, stage: str | None, on
 
     Three stages, as in the RetSAM paper: `experts` trains one network a task; `unify` trains one network for all tasks, on masks and on
     pseudo-labels of the experts; `adapt` tunes a trained network on your own masks (rows of a manifest). A configuration whose stage is
-    `weak` trains heads without masks, from words about photographs and painted lesions, on the frozen trunk of finished weights. Each
-    resumes from its checkpoint. On several GPUs: torchrun --nproc-per-node 4 -m retsam train --config ...
+    `weak` trains heads without masks, from words about photographs and painted lesions, on the frozen trunk of finished weights.
+
+    Each resumes from its checkpoint, with the data and settings that it began with; more `steps` prolong it. A resumed run draws other
+    crops than one that was never stopped. On several GPUs: torchrun --nproc-per-node 4 -m retsam train --config ...
 
     \b
     Examples:
@@ -34,7 +47,7 @@ def train(context: click.Context, config_path: str | None, stage: str | None, on
     from retsam.training.stages import run_stage
     from retsam.training.weak.config import WeakConfig
 
-    try:
+    with _told():
         config = _read(config_path)
         if isinstance(config, WeakConfig):
             if stage or only:
@@ -45,12 +58,12 @@ def train(context: click.Context, config_path: str | None, stage: str | None, on
             return
         for path in run_stage(config, stage, only, minutes):
             click.echo(str(path))
-    except (ValueError, FileNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @train.command("export")
-@click.option("--config", "config_path", required=True, type=click.Path(exists=True), help="Training configuration of the run.")
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Training configuration of the run."
+)
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Weights file to write; its card goes beside it.")
 @click.option("--name", default="retsam-base", show_default=True, help="Name in the model card.")
 @click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
@@ -64,8 +77,8 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
     from retsam.training.weak.config import WeakConfig
     from retsam.training.weak.export import export_weak
 
-    config = _read(config_path)
-    try:
+    with _told():
+        config = _read(config_path)
         if isinstance(config, WeakConfig):
             written = export_weak(config, Path(out))
         elif config.only:
@@ -74,13 +87,13 @@ def export_command(config_path: str, out: str, name: str, per_dataset: int) -> N
             written = export_own_trunk(config, Path(out), per_dataset)
         else:
             written = export(config, Path(out), name, per_dataset)
-    except (ValueError, FileNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(str(written))
 
 
 @train.command("thresholds")
-@click.option("--config", "config_path", required=True, type=click.Path(exists=True), help="Training configuration of the heads.")
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Training configuration of the heads."
+)
 @click.option("--weights", required=True, type=click.Path(exists=True, dir_okay=False), help="Weights whose card is rewritten.")
 @click.option("--per-dataset", default=12, show_default=True, help="Photographs of each data set that set the thresholds.")
 def thresholds_command(config_path: str, weights: str, per_dataset: int) -> None:
@@ -91,10 +104,12 @@ def thresholds_command(config_path: str, weights: str, per_dataset: int) -> None
     from retsam.training.export import recalibrate
     from retsam.training.weak.config import WeakConfig
 
-    config = _read(config_path)
-    if isinstance(config, WeakConfig):
-        raise click.ClickException("thresholds of weak heads are set by `retsam train export`")
-    for name, entry in recalibrate(config, Path(weights), per_dataset).items():
+    with _told():
+        config = _read(config_path)
+        if isinstance(config, WeakConfig):
+            raise click.ClickException("thresholds of weak heads are set by `retsam train export`")
+        entries = recalibrate(config, Path(weights), per_dataset)
+    for name, entry in entries.items():
         click.echo(f"{name}: {entry}")
 
 
@@ -106,10 +121,8 @@ def merge_weak_command(heads: str, into: str, out: str) -> None:
     """Put the weak heads of one weights file into another of the same whole-frame trunk: tensors, card, learned photographs."""
     from retsam.training.weak.export import merge_weak
 
-    try:
+    with _told():
         click.echo(str(merge_weak(Path(heads), Path(into), Path(out))))
-    except (ValueError, FileNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @train.command("judge-weak")
@@ -120,13 +133,11 @@ def judge_weak_command(config_path: str, weights: str) -> None:
     from retsam.training.weak.config import WeakConfig
     from retsam.training.weak.export import rejudge
 
-    config = _read(config_path)
-    if not isinstance(config, WeakConfig):
-        raise click.ClickException(f"{config_path}: expected a configuration of stage `weak`")
-    try:
+    with _told():
+        config = _read(config_path)
+        if not isinstance(config, WeakConfig):
+            raise click.ClickException(f"{config_path}: expected a configuration of stage `weak`")
         scores = rejudge(config, Path(weights))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     for target, by_dataset in scores.items():
         for dataset, values in by_dataset.items():
             auc = values["auc"]
@@ -140,19 +151,27 @@ def attach_scores_command(card: str, scores: str) -> None:
     """Write measured scores into a model card."""
     from retsam.training.export import attach_scores
 
-    attach_scores(Path(card), Path(scores))
+    with _told():
+        attach_scores(Path(card), Path(scores))
 
 
 @train.command("pseudo-label")
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Training configuration.")
-@click.option("--weights", multiple=True, required=True, type=click.Path(exists=True), help="Experts; several are averaged.")
+@click.option(
+    "--weights", multiple=True, required=True, type=click.Path(exists=True, dir_okay=False), help="Experts; several are averaged."
+)
 @click.option("--dataset", "datasets", multiple=True, required=True, help="Data sets of the manifest to label.")
 @click.option("--limit", default=500, show_default=True, help="Photographs of each data set.")
 def pseudo_label_command(config_path: str, weights: tuple[str, ...], datasets: tuple[str, ...], limit: int) -> None:
     """Label unlabelled photographs with trained networks; only what they are sure of is kept."""
+    from retsam.training.config import TrainConfig
     from retsam.training.pseudo import pseudo_label
 
-    table = pseudo_label(_read(config_path), [Path(w) for w in weights], datasets, limit)
+    with _told():
+        config = _read(config_path)
+        if not isinstance(config, TrainConfig):
+            raise click.ClickException(f"{config_path}: expected a configuration of another stage than `weak`")
+        table = pseudo_label(config, [Path(w) for w in weights], datasets, limit)
     click.echo(f"{len(table)} photographs labelled")
 
 
@@ -163,6 +182,11 @@ def _read(path: str):
     from retsam.training.config import TrainConfig
     from retsam.training.weak.config import WeakConfig
 
-    content = yaml.safe_load(Path(path).read_text())
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a training configuration in YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a training configuration (settings by name), found {type(content).__name__}")
     weak = isinstance(content, dict) and content.get("stage") == "weak"
     return (WeakConfig if weak else TrainConfig).read(Path(path))

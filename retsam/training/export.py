@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.precision import autocast
 from retsam.segmentation.predict import Segmenter
 from retsam.segmentation.targets import TASKS
-from retsam.segmentation.weights import load_state, of_view, save_weights
+from retsam.segmentation.weights import load_state, of_view, read_card, read_heads, save_weights
 from retsam.training import labels as lab
 from retsam.training.calibrate import CHOSEN, HEADS, calibrate
 from retsam.training.config import TrainConfig
 from retsam.training.frames import read_manifest
 from retsam.training.trainer import own_view, task_samplers
+
+log = logging.getLogger(__name__)
 
 LICENCES = {
     "drive": "research use",
@@ -47,6 +50,7 @@ ARCHITECTURE = (
     "EfficientNet-lite0 trunk to stride 16, residual context at stride 32, one U-Net decoder a task, "
     "over those of vessels and lesions a second, smaller U-Net"
 )
+
 
 @torch.no_grad()
 def view_statistics(config: TrainConfig, model: RetinaNetwork, batches: int = 40) -> dict[str, torch.Tensor]:
@@ -126,24 +130,56 @@ def export(config: TrainConfig, out: Path, name: str = "retsam-base", per_datase
     -------
     Path
         The weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing was trained.
+    ValueError
+        If no head of a task can have a threshold; nothing is written then.
     """
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     source = config.out / "weights.safetensors"
     if not source.exists():
         raise FileNotFoundError(f"{source}: no exported weights; run `retsam train` first")
     state, metadata = load_state(source)
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens)
     model.load_state_dict(state, strict=False)
-    save_weights(out, model, metadata, view_statistics(config, model))
+    statistics = view_statistics(config, model)
+    raw = {"name": name, "heads": {"fovea": {"status": "supervised"}}}
+    entries = _calibrated(config, raw, list(HEADS), model, metadata, statistics, per_dataset=per_dataset)
+    card = build_card(config, metadata, entries, name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(out, model, metadata, statistics)
     out.with_suffix(".learned.csv").unlink(missing_ok=True)  # of weak heads that an earlier file held and this one does not
-    card_path = out.with_suffix(".json")
-    raw = {head: {"status": "supervised", "threshold": 0.5} for head in HEADS}
-    card_path.write_text(json.dumps({"name": name, "heads": {**raw, "fovea": {"status": "supervised"}}}))
-    segmenter = Segmenter(out)
-    card = build_card(config, segmenter.metadata, calibrate(config, segmenter, per_dataset), name)
-    card_path.write_text(json.dumps(card, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     return out
+
+
+_RAW = {"status": "supervised", "threshold": 0.5}
+
+
+def _calibrated(
+    config: TrainConfig, card: dict, heads: list[str], *weights, per_dataset: int, tasks: list[str] | None = None
+) -> dict[str, dict]:
+    """Of :func:`calibrate`, with weights (as :func:`save_weights` takes them) that are not yet those to ship.
+
+    Raises
+    ------
+    ValueError
+        If no head of a task has a threshold: no mask of it could be used.
+    """
+    trial = config.out / "export" / "trial.safetensors"
+    trial.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(trial, *weights)
+    trial.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | dict.fromkeys(heads, _RAW)}))
+    entries = calibrate(config, Segmenter(trial, tasks=tasks), per_dataset)
+    if silent := [task for task in config.tasks if task in lab.LABELS and not set(TASKS[task]) & set(entries)]:
+        raise ValueError(
+            f"no head of {', '.join(silent)} has a threshold, so none could be used: no training photograph that was looked at shows what "
+            "they find; look at more (--per-dataset), or give masks that show it"
+        )
+    return entries
 
 
 def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> Path:
@@ -171,20 +207,18 @@ def export_own_trunk(config: TrainConfig, out: Path, per_dataset: int = 12) -> P
     # A decoder that other views use too stays theirs: what this run made of it stands in the file for its view alone.
     shared = tuple(f"decoders.{task}." for task in config.tasks if any(task in used for v, used in VIEWS.items() if v != view))
     decoders = {
-        f"views.{view}.{name}" if name.startswith(shared) else name: value
-        for name, value in tuned.items()
-        if name.startswith("decoders.")
+        f"views.{view}.{name}" if name.startswith(shared) else name: value for name, value in tuned.items() if name.startswith("decoders.")
     }
-    card = json.loads(base.with_suffix(".json").read_text())
-    out.parent.mkdir(parents=True, exist_ok=True)
+    card = read_card(base)
     pens = {task: names for task, names in (metadata.get("pens") or {}).items() if task not in config.tasks} | config.pens
-    save_weights(out, torch.nn.Module(), metadata | {"pens": pens}, kept | decoders | trunk | statistics)
-    copy_learned(base, out)
+    weights = torch.nn.Module(), metadata | {"pens": pens}, kept | decoders | trunk | statistics
     owned = [head for task in config.tasks for head in TASKS[task] if head in HEADS]
-    raw = {head: {"status": "supervised", "threshold": 0.5} for head in owned}
-    out.with_suffix(".json").write_text(json.dumps(card | {"heads": card["heads"] | raw}))
     needed = [*config.tasks, *(["macula"] if "optic_nerve" in config.tasks else [])]  # the fovea helps to find the disc
-    own = build_card(config, tuned_metadata, calibrate(config, Segmenter(out, tasks=needed), per_dataset), card["name"])
+    entries = _calibrated(config, card, owned, *weights, per_dataset=per_dataset, tasks=needed)
+    own = build_card(config, tuned_metadata, entries, card["name"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(out, *weights)
+    copy_learned(base, out)
     # What the card says of a head that could not be calibrated is of another network.
     card["heads"] = {head: entry for head, entry in card["heads"].items() if head not in owned} | own["heads"]
     card["architecture"] = own["architecture"]
@@ -213,8 +247,14 @@ def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12) -> di
     -------
     dict
         Of :func:`calibrate`.
+
+    Raises
+    ------
+    ValueError
+        If the weights have no head of one of the run's tasks.
     """
     segmenter = Segmenter(weights)
+    _require_heads_of(config, segmenter)
     # As on export: what the card says now has no part in the choice.
     for name in set(HEADS) & set(segmenter.card["heads"]):
         entry = segmenter.card["heads"][name]
@@ -223,11 +263,21 @@ def recalibrate(config: TrainConfig, weights: Path, per_dataset: int = 12) -> di
     segmenter.use_pen(None)
     chosen = calibrate(config, segmenter, per_dataset)
     path = Path(weights).with_suffix(".json")
-    card = json.loads(path.read_text())
+    card = read_heads(path)
     for name, entry in chosen.items():
         card["heads"][name] = {key: value for key, value in card["heads"][name].items() if key not in CHOSEN} | entry
     path.write_text(json.dumps(card, indent=1) + "\n")
     return chosen
+
+
+def _require_heads_of(config: TrainConfig, segmenter: Segmenter) -> None:
+    """Refuse weights of another run; name the heads that the card leaves out, which get no threshold."""
+    heads = {task: [head for head in TASKS[task] if head in HEADS] for task in config.tasks if task in lab.LABELS}
+    left_out = {task: [head for head in names if segmenter.target_status[head] == "not_available"] for task, names in heads.items()}
+    if strange := [task for task, names in heads.items() if task not in segmenter.decoders or left_out[task] == names]:
+        raise ValueError(f"{segmenter.weights_path}: expected heads of {', '.join(strange)}, as the configuration has them, found none")
+    if absent := [head for names in left_out.values() for head in names]:
+        log.warning("%s: the card leaves out %s, which get no thresholds", segmenter.weights_path, ", ".join(absent))
 
 
 def copy_learned(base: Path, out: Path) -> None:
@@ -247,7 +297,7 @@ def export_only(config: TrainConfig, out: Path) -> Path:
     """
     tuned, _ = load_state(config.out / "weights.safetensors")
     state, metadata = load_state(Path(config.init))
-    card = json.loads(Path(config.init).with_suffix(".json").read_text())
+    card = read_card(Path(config.init))
     parameters = {name for name, _ in RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens).named_parameters()}
     swapped = [name for name in parameters if name.startswith(tuple(f"decoders.{task}." for task in config.only))]
     save_weights(Path(out), torch.nn.Module(), metadata, state | {name: tuned[name] for name in swapped})
@@ -265,12 +315,18 @@ _SHARED_SCORES = {"artery_vein": ("artery", "vein"), "vcdr": ("cup",)}
 
 
 def attach_scores(card_path: Path, scores_path: Path) -> None:
-    """Write the scores of ``retsam evaluate`` into a model card, per head and data set; with ``--biomarkers``, also ``fidelity``."""
-    card, scores = json.loads(card_path.read_text()), json.loads(scores_path.read_text())
+    """Write the scores of ``retsam evaluate`` into a model card, per head and data set; with ``--biomarkers``, also ``fidelity``.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if one of them is not what it should be.
+    """
+    card, scores = read_heads(card_path), _read_scores(scores_path)
     fidelity = scores_path.with_suffix(".fidelity.json")
     # Written after the scores by the same run; an older one belongs to other scores.
     if fidelity.exists() and fidelity.stat().st_mtime >= scores_path.stat().st_mtime:
-        card["fidelity"] = card.get("fidelity", {}) | json.loads(fidelity.read_text())
+        card["fidelity"] = card.get("fidelity", {}) | _read_json(fidelity)
     for dataset, targets in scores.items():
         for target, metrics in targets.items():
             shared = {f"{target}_{name}": value for name, value in metrics.items()}
@@ -279,6 +335,23 @@ def attach_scores(card_path: Path, scores_path: Path) -> None:
                     own = card["heads"][head].setdefault("scores", {}).setdefault(dataset, {})
                     own.update(shared if target in _SHARED_SCORES else metrics)
     card_path.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _read_scores(path: Path) -> dict[str, dict[str, dict]]:
+    scores = _read_json(path)
+    if not all(isinstance(t, dict) and all(isinstance(metrics, dict) for metrics in t.values()) for t in scores.values()):
+        raise ValueError(f"{path}: expected the scores of `retsam evaluate --out` (data set, target, metric), found other JSON")
+    return scores
 
 
 def subjects_of(card: dict) -> pd.Index:

@@ -14,6 +14,7 @@ from retsam.quality.field_of_view import detect_field_of_view
 from retsam.segmentation import postprocess
 from retsam.segmentation.looks import FRAME_SIDE
 from retsam.segmentation.predict import Segmenter, prepare
+from retsam.segmentation.targets import TASKS
 from retsam.training import labels as lab
 from retsam.training.config import TrainConfig
 from retsam.training.frames import Frames, read_manifest
@@ -47,12 +48,19 @@ def pseudo_label(config: TrainConfig, weights: Sequence[Path], datasets: Sequenc
     Raises
     ------
     ValueError
-        If the configuration names no folder, or nothing was kept.
+        If the configuration names no folder, a data set has no training photograph, weights have no vessels, or nothing was kept.
     """
-    if config.pseudo_labels is None:
-        raise ValueError("the configuration's `pseudo_labels` must name the folder to write")
-    networks = [Segmenter(path) for path in weights]
     manifest = read_manifest(config)
+    known = sorted(set(manifest.loc[~manifest["held_out"], "dataset"]))
+    networks = [Segmenter(path) for path in weights]
+    faults = ["the configuration's `pseudo_labels` must name the folder to write"] if config.pseudo_labels is None else []
+    if unknown := sorted(set(datasets) - set(known)):
+        faults.append(f"no training photograph of {', '.join(unknown)}; {config.manifest} has some of {', '.join(known) or 'no data set'}")
+    for network in networks:
+        if absent := [head for head in TASKS["vessels"] if network.target_status[head] == "not_available"]:
+            faults.append(f"{network.weights_path}: expected heads of {', '.join(TASKS['vessels'])}, found no {', '.join(absent)}")
+    if faults:
+        raise ValueError("; ".join(faults))
     rows = manifest[~manifest["held_out"] & manifest["dataset"].isin(datasets)]
     rows = pd.concat([part.sample(min(limit, len(part)), random_state=config.seed) for _, part in rows.groupby("dataset")])
     folder = config.pseudo_labels
