@@ -48,7 +48,7 @@ def test_tags_escape_content_and_attributes():
 
 def test_pack_codes_texts_and_rounds_numbers():
     block = pack(pd.DataFrame({"a": ["x", None, "x"], "b": [1.23456789, np.nan, 3.0], "c": [True, False, True]}))
-    assert block["columns"] == {"a": {"levels": ["x"], "codes": [0, -1, 0]}, "b": [1.2346, None, 3], "c": [True, False, True]}
+    assert block["columns"] == {"a": {"levels": ["x"], "codes": [0, -1, 0]}, "b": [1.234568, None, 3], "c": [True, False, True]}
 
 
 @pytest.mark.parametrize(

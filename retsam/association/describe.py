@@ -78,21 +78,26 @@ def _standardised_difference_of_shares(shares: Sequence[np.ndarray]) -> float:
 
 
 def table1(problems: Problems, config: AssociationConfig) -> pd.DataFrame:
-    """Characteristics of the analysed eyes by outcome, with standardised mean differences.
+    """Characteristics of the analysed rows by outcome, with standardised mean differences.
 
-    Variables are the covariates of all sets, the subgroup variables and the eye. Eyes are counted, not subjects.
+    Variables are the covariates of all sets, the subgroup variables and the eye. Rows are counted: eyes, or subjects whose eyes are
+    averaged, which have no side.
     """
     frame = problems.sample.frame
     columns = list(frame.columns)
     variables = [c for terms in config.covariate_sets.values() for c in required_columns(terms, columns)]
-    variables = list(dict.fromkeys([*variables, *config.subgroups, *(["eye"] if "eye" in columns else [])]))
+    averaged = config.unit.level == "subject_mean"
+    side = ["eye"] if "eye" in columns and not averaged else []
+    counted = "photographs" if config.unit.visits == "all" else "eyes"
+    variables = list(dict.fromkeys([*variables, *config.subgroups, *side]))
     rows = []
     for outcome, coded in problems.coded.items():
         eligible = problems.eligible[outcome]
         groups = [(name, mask & eligible) for name, mask in outcome_groups(coded)]
         parts = [("all", eligible), *groups]
         for name, mask in parts:
-            rows.append(_t1(outcome, "eyes", "", name, int(mask.sum()), 0, value=int(mask.sum()), text=f"{int(mask.sum())}"))
+            if not averaged:
+                rows.append(_t1(outcome, counted, "", name, int(mask.sum()), 0, value=int(mask.sum()), text=f"{int(mask.sum())}"))
             subjects = int(frame.loc[mask, "subject_key"].nunique())
             rows.append(_t1(outcome, "subjects", "", name, subjects, 0, value=subjects, text=f"{subjects}"))
         for variable in variables:

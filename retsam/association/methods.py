@@ -68,6 +68,8 @@ _UNIT = {
     "subject_right": "the right eye",
     "subject_left": "the left eye",
 }
+#: Units of which the sample holds no second eye.
+_ONE_SIDED = ("subject_mean", "subject_right", "subject_left")
 _VISITS = {
     "first": "Of several photographs of an eye that of the first visit was taken, and of one visit the best graded one.",
     "last": "Of several photographs of an eye that of the last visit was taken, and of one visit the best graded one.",
@@ -124,7 +126,8 @@ def methods_text(
     kinds: dict[str, list[str]] = {}
     for o in config.outcomes:
         kinds.setdefault(o.type, []).append(o.name)
-    several = len(np.unique(sample.cluster)) < len(sample.frame)
+    analysed = sample.frame.drop_duplicates("subject_key") if config.unit.level == "subject_worse" else sample.frame
+    several = analysed["cluster"].nunique() < len(analysed)
     circular = circles is not None and len(circles) > 0 and bool(circles["circular"].astype(bool).any())
     paragraphs = [
         [*_rows(config, sample, circles), *_biomarkers(config, exposures)],
@@ -350,10 +353,10 @@ def _reliability(config: AssociationConfig) -> str:
     r = config.robustness
     sources = [f"as given for {_join([f'{k} ({v:g})' for k, v in r.reliability.items()])}"] if r.reliability else []
     sources.append("from repeat photographs")
-    if r.eyes_as_replicates and config.unit.level == "eye":
+    if r.eyes_as_replicates and config.unit.level not in _ONE_SIDED:
         sources.append("else from the agreement of both eyes, a lower bound")
     text = f"where a reliability was known ({'; '.join(sources)})"
-    if r.eyes_as_replicates and config.unit.level != "eye":
+    if r.eyes_as_replicates and config.unit.level in _ONE_SIDED:
         text += "; the agreement of both eyes, which the plan asks for, does not exist with one row a subject"
     return text
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -81,8 +81,8 @@ def build_report(
     if config.figures:
         from retsam.report.figures import stills, write_figures
 
-        # Before the page, which carries them for readers without scripts; what they note, the sections note as well.
-        statics = stills(write_figures(replace(study, problems=[]), config, out.parent / "figures"))
+        # Before the page, which carries them for readers without scripts; what they note, the sections note as well, and is told once.
+        statics = stills(write_figures(study, config, out.parent / "figures"))
     pictures, note = render(study, picks, config.gallery_side_px, config.jpeg_quality), ""
     while True:
         # Sections note problems as they are made, so each attempt starts from the ones known before it.
@@ -103,7 +103,7 @@ def build_report(
         text = _html(attempt, config, settings, page, sections, when)
     _write_tables(out.parent / "tables" / "report", page)
     _write(out, text)
-    return Report(out, len(text.encode()), page.figures, page.tables, len(pictures), tuple(attempt.problems))
+    return Report(out, len(text.encode()), page.figures, page.tables, len(pictures), tuple(dict.fromkeys(attempt.problems)))
 
 
 def _plan_problems(study: Study) -> list[Problem]:
@@ -170,8 +170,13 @@ def _sections(
     everything = [first, *body, provenance]
     titles = {s.key: s.title for s in everything}
     # A section whose every part is "not shown" does not count as reporting its STROBE items.
-    shown = {s.key for s in everything if _says_something(s)}
+    shown = {part for s in everything if _says_something(s) for part in (s.key, *_parts(s))}
     return page, [first, *body, strobe_section(page, titles, shown), provenance]
+
+
+def _parts(section: Section) -> list[str]:
+    """``section:part`` of the figures, tables and marked paragraphs of a section."""
+    return [f"{section.key}:{part}" for part in re.findall(r' id="(?:fig|tab|methods)-([\w-]+)"', str(section.body))]
 
 
 def _says_something(section: Section) -> bool:
@@ -219,7 +224,7 @@ def _html(study: Study, config: ReportConfig, settings: Mapping[str, Any], page:
 
 def _write_tables(folder: Path, page: Page) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{_file_name(key)}.csv": frame for key, frame in page.files.items()}
+    names = dict(zip(_file_names(page.files), page.files.values(), strict=True))
     for old in folder.glob("*.csv"):
         if old.name not in names:
             old.unlink()
@@ -227,9 +232,20 @@ def _write_tables(folder: Path, page: Page) -> None:
         _write(folder / name, csv_text(frame))
 
 
-def _file_name(key: str) -> str:
-    """A table's key as a file name: outcomes may have any name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", key)
+def _file_names(keys: Iterable[str]) -> list[str]:
+    """Tables' keys as file names, each its own: outcomes may have any name, in any script, that a file may not have."""
+    taken: set[str] = set()
+    names = []
+    for key in keys:
+        # 70 characters of four bytes fit any file system
+        stem = name = re.sub(r"[^\w.-]+", "_", key)[:70]
+        number = 1
+        while name.casefold() in taken:  # some file systems tell no case apart
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name.casefold())
+        names.append(f"{name}.csv")
+    return names
 
 
 def _write(path: Path, text: str) -> None:

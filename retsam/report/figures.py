@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from matplotlib.patches import Rectangle
 
 from retsam.report import figures_prediction, figures_robustness
 from retsam.report.config import ReportConfig
-from retsam.report.flow import STAGES, flow_table, reasons_text, shared_steps
+from retsam.report.flow import flow_table, reasons_text, shared_steps, stage_text
+from retsam.report.heads import weak_targets
 from retsam.report.html import count, estimate_text, p_text
-from retsam.report.sections.associations import primary_rows
+from retsam.report.sections.associations import MARKS, marked, primary_rows
 from retsam.report.sections.biomarkers import (
     correlation_matrix,
     density_blocks,
@@ -27,9 +30,9 @@ from retsam.report.sections.biomarkers import (
     never_measured,
     ranking,
 )
-from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, per, reader
+from retsam.report.sections.common import MEASURES, alpha, family_order, is_ratio, method_name, per, reader
 from retsam.report.sections.participants import grades_by_group
-from retsam.report.study import Study
+from retsam.report.study import Problem, Study
 from retsam.report.style import COLOURS, HAIR, INK, SHAPES, SOFT, absent, bulk, limits, panels, ratio_axis, save, styled
 
 #: Base names of the files, in the order of the report. Each is always written; one without data says why.
@@ -53,7 +56,8 @@ def write_figures(study: Study, config: ReportConfig, folder: Path) -> list[Path
         The SVG files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with styled():
+    with styled(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for name, draw in FIGURES.items():
             figure = draw(study, config)
             save(
@@ -63,7 +67,26 @@ def write_figures(study: Study, config: ReportConfig, folder: Path) -> list[Path
                 folder,
                 name,
             )
+    lacking = set()
+    for w in caught:
+        glyph = _GLYPH.match(str(w.message))
+        if glyph:
+            lacking.add(chr(int(glyph.group(1))))
+        else:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    if lacking:
+        study.problems.append(
+            Problem(
+                "warning",
+                f"The printable figures need {len(lacking)} characters that no font of this machine has ({''.join(sorted(lacking)[:20])}): "
+                "in the PDFs they are boxes, in the SVGs they show where a reader has such a font.",
+            )
+        )
     return [folder / f"{name}.svg" for name in FIGURES]
+
+
+#: How Matplotlib says that a character cannot be drawn.
+_GLYPH = re.compile(r"Glyph (\d+) ")
 
 
 def stills(files: Iterable[Path], largest: int = 400_000) -> dict[str, str]:
@@ -90,7 +113,7 @@ def _flow(study: Study, config: ReportConfig) -> Figure | None:
     axes.set_ylim(-len(steps) + 0.3, 0.6)
     axes.set_axis_off()
     for i, (_, row) in enumerate(steps.iterrows()):
-        name = STAGES.get(row["stage"], (str(row["stage"]), ""))[0]
+        name, excluded = stage_text(study, row)
         subjects = "" if pd.isna(row["n_subjects"]) else f" ({count(row['n_subjects'])} subjects)"
         axes.add_patch(Rectangle((0.2, -i - 0.27), 4.2, 0.54, facecolor="white", edgecolor=INK, linewidth=0.8))
         axes.text(2.3, -i, f"{name}: {count(row['n_images'])}{subjects}", ha="center", va="center")
@@ -103,7 +126,7 @@ def _flow(study: Study, config: ReportConfig) -> Figure | None:
             )
             if row["n_excluded"]:
                 reasons = reasons_text(row, 4)
-                text = f"{count(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f"\n({reasons})" if reasons else "")
+                text = f"{count(row['n_excluded'])} {excluded}" + (f"\n({reasons})" if reasons else "")
                 axes.plot([2.3, 4.9], [-i + 0.5] * 2, color=INK, linewidth=0.8)
                 axes.text(5.0, -i + 0.5, text, va="center", fontsize=7, color=INK)
     return figure
@@ -259,7 +282,12 @@ def _by_outcome(study: Study, config: ReportConfig) -> tuple[pd.DataFrame, list[
 
 
 def _each_outcome(
-    study: Study, config: ReportConfig, draw: Callable[[Axes, str, pd.DataFrame, dict], None], *size: float, legend: bool = False
+    study: Study,
+    config: ReportConfig,
+    draw: Callable[[Axes, str, pd.DataFrame, dict], None],
+    *size: float,
+    legend: bool = False,
+    thresholds: bool = False,
 ) -> Figure | None:
     """A titled panel an outcome, drawn from its estimates and the families' colours and markers; None without estimates."""
     found = _by_outcome(study, config)
@@ -273,7 +301,25 @@ def _each_outcome(
         ax.set_title(outcome)
     if legend:
         _legend(figure, families)
+    if thresholds:
+        _threshold_legend(figure, study)
     return figure
+
+
+def _thresholds(ax: Axes, study: Study, mine: pd.DataFrame) -> float:
+    """Draw the Bonferroni threshold, and that of the smallest p that q passes; the height of the former."""
+    line = _threshold(study, mine)
+    ax.axhline(line, color=SOFT, linewidth=0.7, linestyle="--")
+    passing = mine.loc[mine["q"] <= alpha(study), "neg_log10_p"]
+    if len(passing) and abs(passing.min() - line) > 0.05:
+        ax.axhline(passing.min() - 1e-3, color=SOFT, linewidth=0.7, linestyle=":")
+    return line
+
+
+def _threshold_legend(figure: Figure, study: Study) -> None:
+    lines = {"--": f"Bonferroni at {alpha(study):g}", ":": f"q \u2264 {alpha(study):g} ({method_name(study)})"}
+    handles = [Line2D([], [], color=SOFT, linewidth=0.8, linestyle=style, label=text) for style, text in lines.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
 
 
 def _threshold(study: Study, mine: pd.DataFrame) -> float:
@@ -281,9 +327,9 @@ def _threshold(study: Study, mine: pd.DataFrame) -> float:
     return -np.log10(alpha(study) / max(1, tests))
 
 
-def _legend(figure: Figure, families: dict[str, tuple[str, str]]) -> None:
+def _legend(figure: Figure, families: dict[str, tuple[str, str]], marks: str = "") -> None:
     handles = [Line2D([], [], marker=m, color=c, linestyle="", markersize=4, label=f) for f, (c, m) in families.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, max(1, len(handles))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, max(1, len(handles))), title=marks or None, title_fontsize=7)
 
 
 @_figure("forest")
@@ -292,6 +338,7 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
     if found is None:
         return None
     table, outcomes = found
+    table = marked(study, table, weak_targets(study))
     families = _families(study, table)
     figure, axes = panels(len(outcomes), 7.0, 0.9 + 0.2 * min(config.forest_rows, max((table["outcome"] == o).sum() for o in outcomes)), 1)
     for ax, outcome in zip(axes, outcomes, strict=True):
@@ -308,18 +355,32 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
                 if beyond:
                     ax.plot(edge, y, marker=arrow, color=colour, markersize=4, clip_on=False)
             text = f"{estimate_text(row.estimate, row.ci_low, row.ci_high, ratio)}   p {p_text(row.neg_log10_p)}"
-            ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
+            ax.text(1.025, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
         ax.axvline(0, color=SOFT, linewidth=0.8)
         ax.set_xlim(low, high)
         if ratio:
             ratio_axis(ax.xaxis, low, high)
-        ax.set_yticks(range(len(mine)), mine["biomarker"])
+        ax.set_yticks(range(len(mine)), [_scaled(r) for r in mine.itertuples()])
         ax.tick_params(axis="y", length=0)
         ax.invert_yaxis()
         ax.set_title(outcome)
         ax.set_xlabel(f"{MEASURES[study.outcome_type(outcome)][0]} {per(study)}, adjusted for {study.primary_set}")
-    _legend(figure, families)
+    _legend(figure, families, _marks(table))
     return figure
+
+
+def _scaled(row) -> str:
+    """A biomarker with its marks, on the scale on which it was analysed: ``log(1 + hemorrhage_count) \u2021``."""
+    scale = {"log(1 + x)": "log(1 + {})", "log(1 + x/m)": "log(1 + {}/m)", "rank scale": "ranks of {}"}.get(row.on_scale, "{}")
+    return f"{scale.format(row.biomarker)} {row.mark}".strip()
+
+
+def _marks(table: pd.DataFrame) -> str:
+    """What the marks and the scales of the rows mean."""
+    said = [f"{sign} {MARKS[sign]}" for sign in MARKS if table["mark"].str.contains(sign).any()]
+    if (table["on_scale"] == "log(1 + x/m)").any():
+        said.append("m: median of the values above zero")
+    return "; ".join(said)
 
 
 @_figure("volcano")
@@ -328,8 +389,7 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
         mine = mine.assign(estimate=mine["estimate"].clip(*bulk(mine["estimate"].tolist())))
         for family, part in mine.groupby("biomarker_family"):
             ax.scatter(part["estimate"], part["neg_log10_p"], s=11, color=families[family][0], marker=families[family][1], linewidths=0)
-        line = _threshold(study, mine)
-        ax.axhline(line, color=SOFT, linewidth=0.7, linestyle="--")
+        line = _thresholds(ax, study, mine)
         ax.axvline(0, color=SOFT, linewidth=0.7)
         low, high = limits(mine["estimate"].tolist(), 0.1, [0.0])
         ax.set_xlim(low, high)
@@ -352,7 +412,7 @@ def _volcano(study: Study, config: ReportConfig) -> Figure | None:
         ax.set_xlabel(f"{MEASURES[study.outcome_type(outcome)][0]} {per(study)}")
         ax.set_ylabel("\u2212log10 p")
 
-    return _each_outcome(study, config, draw, legend=True)
+    return _each_outcome(study, config, draw, legend=True, thresholds=True)
 
 
 @_figure("manhattan")
@@ -367,14 +427,13 @@ def _manhattan(study: Study, config: ReportConfig) -> Figure | None:
             if k % 2:
                 ax.axvspan(part.index[0] - 0.5, part.index[-1] + 0.5, color=HAIR, alpha=0.35, linewidth=0)
             ticks.append((part.index.to_numpy().mean(), family))
-        line = _threshold(study, mine)
-        ax.axhline(line, color=SOFT, linewidth=0.7, linestyle="--")
-        ax.set_xticks([t for t, _ in ticks], [reader(f) for _, f in ticks], rotation=20, ha="right")
+        line = _thresholds(ax, study, mine)
+        ax.set_xticks([t for t, _ in ticks], [reader(f) for _, f in ticks], rotation=40, ha="right", rotation_mode="anchor")
         ax.set_xlim(-1, len(mine))
         ax.set_ylim(0, max(line, mine["neg_log10_p"].max()) * 1.1)
         ax.set_ylabel("\u2212log10 p")
 
-    return _each_outcome(study, config, draw, 6.8, 2.1, 1)
+    return _each_outcome(study, config, draw, 6.8, 2.3, 1, thresholds=True)
 
 
 @_figure("qq")

@@ -48,11 +48,39 @@ def shared_steps(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["outcome"].isna() | (table["outcome"] == "all")].sort_values("step")
 
 
-def stage_row(table: pd.DataFrame, stage: str) -> pd.Series:
-    """The shared step of this name; the last one where the table does not have it."""
+def stage_row(table: pd.DataFrame, *stages: str) -> pd.Series | None:
+    """The last shared step of one of these names; None where the table has none."""
     shared = shared_steps(table)
-    rows = shared[shared["stage"] == stage]
-    return (rows if len(rows) else shared).iloc[-1]
+    rows = shared[shared["stage"].isin(stages)]
+    return rows.iloc[-1] if len(rows) else None
+
+
+def stage_text(study: Study, row: pd.Series) -> tuple[str, str]:
+    """What stays at a step, and what the excluded ones are, by the plan that was followed."""
+    stage, unit = str(row["stage"]), study.plan.get("unit") or {}
+    stays, excluded = STAGES.get(stage, (stage, "excluded"))
+    level, every = str(unit.get("level", "eye")), unit.get("visits") == "all"
+    grades = analysed_grades(study)
+    if stage == "gradable" and grades != ("gradable", "usable"):
+        return " or ".join(grades).capitalize(), "of another grade"
+    if stage == "one_per_eye" and level in ("subject_right", "subject_left"):
+        side = level.removeprefix("subject_")
+        both = "another_photograph_of_the_eye" in parse_reasons(row["reasons"])
+        stays = f"The {side} eye" if every else f"One photograph of the {side} eye"
+        return stays, "not of that eye" + (", or further photographs of it" if both else "")
+    if stage == "one_per_eye" and every:
+        return "All photographs of an eye", excluded
+    if stage == "one_per_subject":
+        return "Eyes averaged to one row a subject", excluded
+    if stage == "labelled" and level == "subject_worse":
+        return "Outcome known, the worse eye", "outcome not known, or the subject's other eye"
+    return stays, excluded
+
+
+def analysed_grades(study: Study) -> tuple[str, ...]:
+    """Quality grades that the plan analyses, the best first."""
+    grades = study.plan.get("grades") or ("gradable", "usable")
+    return tuple(g for g in ("gradable", "usable", "reject") if g in grades)
 
 
 def reasons_text(row: pd.Series, most: int = 8) -> str:
@@ -171,7 +199,8 @@ def _counted(study: Study) -> pd.DataFrame | None:
         if "reason" in mine:
             unread = unread & (mine["reason"] != "duplicate").to_numpy(dtype=bool, na_value=True)
             duplicate = duplicate & (mine["reason"] == "duplicate").to_numpy(dtype=bool, na_value=False) if "status" in mine else duplicate
-        reject = (mine["grade"] == "reject").to_numpy(dtype=bool, na_value=False) & ~unread & ~duplicate
+        other = mine["grade"].notna() & ~mine["grade"].isin(analysed_grades(study))
+        reject = other.to_numpy(dtype=bool, na_value=False) & ~unread & ~duplicate
         why = mine["reason"] if "reason" in mine else pd.Series(pd.NA, index=mine.index)
         step("readable", left[~unread], pd.concat([cohort.loc[failed, "reason"], why[unread]]))
         step("unique", left[~unread & ~duplicate], pd.Series(["duplicate"] * int((duplicate & ~unread).sum())))

@@ -159,3 +159,9 @@ def _score(dataset: str, metric: str, value: Any) -> Score | None:
         return None
     low, high = (entry[k] if isinstance(entry.get(k), (int, float)) else None for k in ("ci_low", "ci_high"))
     return Score(dataset, metric, float(entry["value"]), low, high, entry.get("n"))
+
+
+def weak_targets(study: Study) -> set[str]:
+    """Targets of the study whose heads were trained without drawn masks."""
+    attributes = store_attributes(study)
+    return {h.target for h in heads(attributes, model_card(study, attributes)) if h.status == "weak"}

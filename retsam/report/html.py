@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
 def csv_safe(value: Any) -> Any:
@@ -61,8 +61,11 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def pack(table: pd.DataFrame, digits: int = 5) -> dict[str, Any]:
-    """Columns for the page's scripts: numbers rounded to ``digits`` significant digits, repeated texts as levels and codes."""
+def pack(table: pd.DataFrame, digits: int = 7) -> dict[str, Any]:
+    """Columns for the page's scripts: numbers rounded to ``digits`` significant digits, repeated texts as levels and codes.
+
+    Seven, because ratios travel as logs: five digits of a log of 7.1 leave three of the ratio, and the tables print three.
+    """
     columns: dict[str, Any] = {}
     for name in table.columns:
         column = table[name]
@@ -101,7 +104,7 @@ def number(value: float | None, digits: int = 3) -> str:
     whole, value = value, float(f"{value:.{digits}g}")
     if abs(value) >= 1e5 or abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return _minus(mantissa) + "\u00d710" + str(int(exponent)).translate(_SUPERSCRIPT)
+        return _minus(mantissa) + "\u00d710" + str(int(exponent)).translate(SUPERSCRIPT)
     if abs(value) >= 1000:
         return _minus(f"{whole:,.0f}".replace(",", "\u202f"))
     return _minus(f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}")
@@ -118,7 +121,7 @@ def p_text(neg_log10_p: float | None) -> str:
     mantissa = f"{10 ** (exponent - neg_log10_p):.1f}"
     if mantissa == "10.0":
         mantissa, exponent = "1.0", exponent - 1
-    return f"{mantissa}\u00d710" + str(-exponent).translate(_SUPERSCRIPT)
+    return f"{mantissa}\u00d710" + str(-exponent).translate(SUPERSCRIPT)
 
 
 def neg_log10(p: float | None) -> float | None:
@@ -131,7 +134,7 @@ def neg_log10(p: float | None) -> float | None:
 def q_text(q: float | None) -> str:
     """A q value; ``<1x10^-300`` where it underflowed to zero."""
     value = neg_log10(q)
-    return "<1.0\u00d710" + "-300".translate(_SUPERSCRIPT) if value == math.inf else p_text(value)
+    return "<1.0\u00d710" + "-300".translate(SUPERSCRIPT) if value == math.inf else p_text(value)
 
 
 def estimate_text(estimate: float, low: float, high: float, ratio: bool) -> str:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from retsam._version import __version__
-from retsam.report.flow import flow_table, shared_steps, stage_row
+from retsam.report.flow import analysed_grades, flow_table, shared_steps, stage_row
 from retsam.report.sections.common import CORRECTIONS
 from retsam.report.study import Study
 
@@ -58,7 +58,7 @@ def package_versions(study: Study) -> dict[str, str]:
     if isinstance(recorded, Mapping):
         return {str(k): str(v) for k, v in recorded.items() if v}
     found = {}
-    for name in ("torch", "numpy", "scipy", "pandas", "scikit-image", "zarr", "dask", "snakemake"):
+    for name in ("torch", "numpy", "scipy", "pandas", "scikit-image", "zarr", "dask"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -120,16 +120,12 @@ def _images(study: Study, attributes: Mapping[str, Any], cite: Citations) -> str
     )
     if flow is not None and len(shared := shared_steps(flow)):
         first, last = shared.iloc[0], stage_row(flow, "measured")
-        text += f"Of {int(first['n_images'])} photographs" + (
+        whole = f"{int(first['n_images'])} photographs" + (
             f" of {int(first['n_subjects'])} subjects" if first["n_subjects"] == first["n_subjects"] else ""
         )
-        text += f", {int(last['n_images'])} were readable, of sufficient quality and measured. "
-    quality = study.settings.get("quality") or {}
-    if quality:
-        text += (
-            f"Photographs whose predicted probability of being a reject was {quality.get('reject_above')} or more were excluded, as were "
-            f"{_DUPLICATES.get(quality.get('duplicates'), 'no duplicates')}. "
-        )
+        judged = "" if "reject" in analysed_grades(study) else ", of sufficient quality"
+        text += f"There were {whole}. " if last is None else f"Of {whole}, {int(last['n_images'])} were readable{judged} and measured. "
+    text += _grading(study)
     if attributes:
         available = [t for t, s in (attributes.get("target_status") or {}).items() if s != "not_available"]
         weights = str(attributes.get("weights_sha256") or "")[:12]
@@ -138,12 +134,32 @@ def _images(study: Study, attributes: Mapping[str, Any], cite: Citations) -> str
             f"{attributes.get('model')} (weights SHA-256 {weights}; heads: "
             f"{', '.join(t.replace('_', ' ') for t in available)}). "
         )
-    text += (
-        f"{len(study.biomarker_names)} biomarkers were computed from the masks; central retinal artery and vein equivalents follow "
-        f"{cite('knudtson')}. Values that could not be measured were left missing, "
-        "with a reason."
-    )
+    if study.biomarker_names:
+        text += (
+            f"{len(study.biomarker_names)} biomarkers were computed from the masks; central retinal artery and vein equivalents follow "
+            f"{cite('knudtson')}. Values that could not be measured were left missing, "
+            "with a reason."
+        )
     return text
+
+
+def _grading(study: Study) -> str:
+    """Which photographs quality kept out; empty where none was graded."""
+    # the settings of the run that graded them, where it left a record
+    recorded = (((study.provenance or {}).get("config") or {}).get("settings") or {}).get("quality")
+    quality = recorded or study.settings.get("quality") or {}
+    if not quality or study.main("quality") is None:
+        return ""
+    grades = analysed_grades(study)
+    analysed = "and analysed like the others" if "reject" in grades else "and excluded"
+    out = [g for g in ("gradable", "usable") if g not in grades]
+    more = f"; those graded {_and(out)} were not analysed either" if out else ""
+    copies = _DUPLICATES.get(quality.get("duplicates"))
+    also = f"Of {copies}, one was kept. " if copies else "Duplicates were not looked for. "
+    return (
+        f"Photographs whose predicted probability of being a reject was {quality.get('reject_above')} or more were graded reject "
+        f"{analysed}{more}. {also}"
+    )
 
 
 def _statistics(study: Study, cite: Citations) -> list[str]:
@@ -151,14 +167,15 @@ def _statistics(study: Study, cite: Citations) -> list[str]:
     if own.is_file():
         return merge(own.read_text(encoding="utf-8"), cite)
     plan = study.plan
-    if not plan or not study.outcomes:
+    table = study.main("associations")
+    if not plan or not study.outcomes or table is None or table.empty:
         return []
     models, multiple, unit = plan.get("models") or {}, plan.get("multiple") or {}, plan.get("unit") or {}
     kinds = list(dict.fromkeys(_MODELS[study.outcome_type(o)] for o in study.outcomes))
     text = f"Associations of each biomarker with {_and(study.outcomes)} were estimated by {_and(kinds)}"
     if unit.get("level", "eye") == "eye":
         text += (
-            f", with generalised estimating equations for the two eyes of a subject ({models.get('correlation', 'exchangeable')} "
+            f", with generalised estimating equations for the two eyes of a subject ({models.get('correlation', 'independence')} "
             f"working correlation, robust sandwich variance) {cite('gee')}"
         )
         correction = models.get("small_sample")
@@ -198,10 +215,11 @@ def _software(study: Study, cite: Citations) -> str:
     versions = package_versions(study)
     python = (study.provenance or {}).get("python")
     listed = ", ".join(f"{name} {v}" for name, v in versions.items())
+    run = f"The workflow was run by Snakemake {cite('snakemake')}; the" if study.provenance else "The"
     return (
         f"Software: retsam {__version__}"
         + (f", Python {python}" if python else "")
-        + f", {listed}. The workflow was run by Snakemake {cite('snakemake')}; the report follows the STROBE statement {cite('strobe')}."
+        + f", {listed}. {run} report follows the STROBE statement {cite('strobe')}."
     )
 
 

@@ -17,7 +17,7 @@ class Item:
     recommendation : str
         Shortened from von Elm et al. 2007.
     sections : tuple of str
-        Keys of the report's sections that speak to it.
+        Keys of the report's sections that speak to it, or ``section:part`` where only a figure, table or paragraph of one does.
     authors : str
         What remains for the authors; empty where the report covers the item.
     """
@@ -74,23 +74,25 @@ ITEMS: tuple[Item, ...] = (
         ("heads", "methods"),
         "Say who graded the outcomes, and whether masked.",
     ),
-    Item("9", "Bias", "Efforts to address potential sources of bias.", ("camera", "quality", "error")),
+    Item("9", "Bias", "Efforts to address potential sources of bias.", ("camera:camera", "quality:quality", "error:error")),
     Item("10", "Study size", "How the study size was arrived at.", ("flow",), "Say why the study has this size."),
-    Item("11", "Quantitative variables", "How quantitative variables were handled, groupings and why.", ("methods", "shape")),
-    Item("12a", "Statistical methods", "All statistical methods, including control of confounding.", ("methods", "provenance")),
-    Item("12b", "Subgroups", "Methods for subgroups and interactions.", ("robustness",)),
-    Item("12c", "Missing data", "How missing data were addressed.", ("biomarkers", "robustness")),
+    Item("11", "Quantitative variables", "How quantitative variables were handled, groupings and why.", ("methods:statistics", "shape")),
+    Item("12a", "Statistical methods", "All statistical methods, including control of confounding.", ("methods:statistics", "provenance")),
+    Item("12b", "Subgroups", "Methods for subgroups and interactions.", ("robustness:subgroups",)),
+    Item("12c", "Missing data", "How missing data were addressed.", ("biomarkers:missingness", "methods:statistics")),
     Item(
         "12d",
         "Clustering",
         "Methods taking account of the sampling strategy: two eyes of a subject, loss to follow-up.",
-        ("methods",),
+        ("methods:statistics",),
         "Give loss to follow-up of a cohort.",
     ),
-    Item("12e", "Sensitivity", "Sensitivity analyses.", ("robustness",)),
+    Item("12e", "Sensitivity", "Sensitivity analyses.", ("robustness:sensitivity",)),
     Item("13", "Participants", "Numbers at each stage, reasons for non-participation, flow diagram.", ("flow",)),
-    Item("14", "Descriptive data", "Characteristics of participants; number missing for each variable.", ("table1", "biomarkers")),
-    Item("15", "Outcome data", "Numbers of outcome events or summary measures.", ("flow", "table1")),
+    Item(
+        "14", "Descriptive data", "Characteristics of participants; number missing for each variable.", ("table1", "biomarkers:description")
+    ),
+    Item("15", "Outcome data", "Numbers of outcome events or summary measures.", ("flow:flow_outcomes", "table1")),
     Item(
         "16",
         "Main results",
@@ -98,7 +100,12 @@ ITEMS: tuple[Item, ...] = (
         ("associations",),
         "Say why these confounders were chosen.",
     ),
-    Item("17", "Other analyses", "Subgroups, interactions, sensitivity analyses.", ("robustness", "shape", "discrimination")),
+    Item(
+        "17",
+        "Other analyses",
+        "Subgroups, interactions, sensitivity analyses.",
+        ("robustness:subgroups", "robustness:sensitivity", "shape"),
+    ),
     Item("18", "Key results", "Key results with reference to objectives.", ("summary",), "Discuss them."),
     Item(
         "19",
@@ -113,8 +120,27 @@ ITEMS: tuple[Item, ...] = (
 )
 
 
+#: Parts of sections as the checklist names them.
+PARTS = {
+    "camera": "camera check",
+    "quality": "grades by outcome",
+    "error": "corrected estimates",
+    "statistics": "statistical methods",
+    "subgroups": "subgroups",
+    "sensitivity": "sensitivity analyses",
+    "missingness": "missing values by reason",
+    "description": "distribution of each biomarker",
+    "flow_outcomes": "eyes behind each outcome",
+}
+
+
+def absent(item: Item, shown: Collection[str]) -> list[str]:
+    """Parts that would speak to an item and are not in this report, in words."""
+    return [PARTS[s.partition(":")[2]] for s in item.sections if ":" in s and s not in shown]
+
+
 def state(item: Item, shown: Collection[str]) -> str:
-    """``reported``, ``in part`` (authors must add to it, or a section is empty), or ``to be written``."""
+    """``reported``, ``in part`` (authors must add to it, or a part is not in the report), or ``to be written``."""
     there = [s for s in item.sections if s in shown]
     if not there:
         return "to be written"

@@ -211,6 +211,14 @@ class Study:
             found.append(f"seed: {seeds[0]} in the configuration, {seeds[1]} used")
         return found
 
+    @property
+    def rows(self) -> str:
+        """What a row of the analysis is, in the plural."""
+        unit = self.plan.get("unit") or {}
+        if unit.get("level") == "subject_mean":
+            return "subjects"
+        return "photographs" if unit.get("visits") == "all" else "eyes"
+
     @cached_property
     def outcomes(self) -> list[str]:
         """Outcomes in the order of the plan, then any other that the results hold."""

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from retsam.report.html import SUPERSCRIPT, number
+
 #: Okabe and Ito's colours, in the order of the page's (blue, vermillion, green, ochre, purple, sky, brown, slate).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B8860B", "#B3568D", "#3F97CF", "#7A6A55", "#444C52")
 SHAPES = ("o", "s", "D", "^", "v", "P")
@@ -100,7 +102,17 @@ def ratio_axis(axis, low: float, high: float) -> None:
             break
     axis.set_major_locator(FixedLocator(steps) if len(steps) >= 2 else MaxNLocator(4))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{math.exp(v):.3g}"))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: ratio_tick(v)))
+
+
+def ratio_tick(log: float) -> str:
+    """A ratio from its log, without the zeros that end it: ``0.5``, ``1 000``, ``10\u2076``."""
+    value = float(f"{math.exp(log):.3g}")
+    exponent = math.floor(math.log10(value) + 1e-9)
+    if 10.0**exponent == value and not -4 < exponent < 5:
+        return "10" + str(exponent).translate(SUPERSCRIPT)
+    text = number(value)
+    return text if "\u00d7" in text or "." not in text else text.rstrip("0").rstrip(".")
 
 
 def bulk(values: Sequence[float]) -> tuple[float, float]:

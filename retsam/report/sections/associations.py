@@ -36,9 +36,15 @@ NOTES = {
     "independence": "eyes taken as independent",
     "counts_hidden": "counts not shown: they would tell of a few eyes left out",
     "chosen_on_same_data": "chosen by p in these same eyes: looks better than it is",
-    "small_cell": "not shown: too few eyes",
+    "small_cell": "not shown: too few",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",
+}
+
+#: What stands beside a biomarker's name, and what it means.
+MARKS = {
+    "\u2020": "a segmentation head learned from labels of analysed subjects: circular until repeated on others",
+    "\u2021": "a segmentation head is weak (no drawn masks)",
 }
 
 #: Numbers of a table of fits that do not tell of the fit: all others of a hidden row are emptied.
@@ -110,7 +116,7 @@ def associations(study: Study, page: Page, minimum: int, weak: Collection[str] =
     top = _top(study, page, table, minimum)
     marks = _marks_note(table)
     lead = paragraph(
-        f"One row a test: outcome, biomarker and covariate set, with all eyes in. Estimates are {per(study)} of the biomarker with "
+        f"One row a test: outcome, biomarker and covariate set, with all {study.rows} in. Estimates are {per(study)} of the biomarker with "
         f"{level(study)} % confidence intervals. "
         f"q is p corrected by {method}",
         f" within the family \u201c{families[0]}\u201d"
@@ -213,13 +219,10 @@ def _marks_note(table: pd.DataFrame) -> str:
         names = table.loc[table["on_scale"] == scale, "biomarker"].nunique()
         if names:
             said += f" {names} biomarkers were analysed as {scale}{what}, and are per SD of that; the remarks of each test say which."
-    for sign, text in (
-        ("\u2020", "learned from labels of analysed subjects: circular until repeated on others"),
-        ("\u2021", "is weak (no drawn masks)"),
-    ):
+    for sign, text in MARKS.items():
         names = table.loc[table["mark"].str.contains(sign), "biomarker"].nunique()
         if names:
-            said += f" {sign} marks the {names} biomarkers of which a segmentation head {text}."
+            said += f" {sign} marks the {names} biomarkers of which {text}."
     return said
 
 
@@ -332,7 +335,8 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         f"Adjusted for {set_label(study, study.primary_set)}. Ratios are odds ratios, or rate and hazard ratios for counts and times. "
         "Chosen by p, so that these estimates are on average too far from none (winner's curse)."
     )
-    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", "Eyes", "Cases", "Subjects")
+    counted = "Rows" if study.rows == "subjects" else study.rows.capitalize()
+    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", counted, "Cases", "Subjects")
     return page.table(
         "top",
         "Ten smallest p values of each outcome.",

@@ -55,7 +55,7 @@ def _distribution(study: Study, page: Page, minimum: int) -> Markup:
         "distribution",
         "distribution",
         "Distribution of a biomarker by outcome group.",
-        f"Histogram outline of each group, scaled to the tallest bin; bins with fewer than {minimum} eyes are left out. Below it, "
+        f"Histogram outline of each group, scaled to the tallest bin; bins with fewer than {minimum} {study.rows} are left out. Below it, "
         "median (dot), quartiles (thick) and 5th to 95th percentile (thin). "
         "Groups differ in age and sex: a difference here is not adjusted for anything.",
         block,
@@ -138,7 +138,9 @@ def _description(study: Study, page: Page, minimum: int) -> Markup:
     table = study.table("description", "biomarker", "n")
     if table is None:
         return not_shown("Description of the biomarkers", study.why_absent("description"))
-    table = table[~table["n"].map(lambda n: small(n, minimum))].copy()
+    few = table["n"].map(lambda n: small(n, minimum)).astype(bool)
+    kept_back = f" {int(few.sum())} with a value in fewer than {minimum} are left out." if few.any() else ""
+    table = table[~few].copy()
     if "n_missing" in table:
         # measured and missing add up to a known number of eyes
         few = table["n_missing"].map(lambda n: small(n, minimum)).astype(bool)
@@ -168,15 +170,16 @@ def _description(study: Study, page: Page, minimum: int) -> Markup:
     shown = table.drop(columns=["plan", "min", "max"], errors="ignore")
     inner = page.table(
         "description",
-        "All biomarkers.",
-        "Eyes that were measured, missing, and the distribution over all of them. Hover a name for its definition.",
+        "Biomarkers of the analysis.",
+        f"{study.rows.capitalize()} that were measured, missing, and the distribution over all of them.{kept_back} Hover a name for its "
+        "definition.",
         ("Biomarker", "Family", "Unit", "n", "Missing", "Mean", "SD", "5 %", "Median", "95 %"),
         rows,
         numeric=range(3, 10),
         frame=shown,
         titles=titles,
     )
-    return tag("details", tag("summary", f"Table of all {len(table)} biomarkers") + inner)
+    return tag("details", tag("summary", f"Table of {count(len(table))} biomarkers") + inner)
 
 
 def _missing(study: Study, page: Page, minimum: int) -> Markup:
@@ -385,8 +388,8 @@ def _correlation(study: Study, page: Page, most: int, minimum: int) -> Markup:
         "correlation",
         "correlation",
         "Correlation of the biomarkers.",
-        "Spearman correlation over eyes, ordered by average-linkage clustering on 1 \u2212 |r| (tree above). Drag to zoom, hover for "
-        f"values.{note}{cut}",
+        f"Spearman correlation over {study.rows}, ordered by average-linkage clustering on 1 \u2212 |r| (tree above). Drag to zoom, "
+        f"hover for values.{note}{cut}",
         block,
         static="correlation",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from retsam.report.disclosure import hide_cells, hide_matrix, show_count, small
-from retsam.report.flow import STAGES, flow_table, outcome_steps, reasons_text, shared_steps, without_small
+from retsam.report.flow import flow_table, outcome_steps, reasons_text, shared_steps, stage_text, without_small
 from retsam.report.html import count, join, number, pack, paragraph, percent, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import reader, set_label
@@ -18,6 +18,13 @@ from retsam.report.study import Study
 
 #: Grades of the quality table in the order in which they are drawn.
 GRADES = ("gradable", "usable", "reject", "duplicate", "failed")
+
+#: What a row of Table 1 counts.
+ROWS = {
+    "eyes": "Counted are eyes: a subject counts once per eye.",
+    "photographs": "Counted are photographs: a subject counts once per photograph.",
+    "subjects": "Counted are subjects, each once.",
+}
 
 _SMALL = "small cells, not shown"
 
@@ -28,10 +35,12 @@ def participants(study: Study, page: Page, minimum: int) -> Section:
     if flow is None:
         return Section("flow", "Participants and flow", not_shown("Flow diagram", "the cohort table cannot be read."))
     shown = without_small(flow, minimum)
-    parts = [_diagram(shared_steps(flow)), _by_outcome(study, page, shown)]
+    parts = [_diagram(study, shared_steps(flow)), _by_outcome(study, page, shown)]
     page.files["flow"] = shown.drop(columns=["plan"], errors="ignore")
     lead = paragraph(
-        "Unit of the counts is the photograph; subjects are in brackets. Each step is the step before less what was excluded, with the "
+        "Unit of the counts is the photograph",
+        ", and the subject once its eyes are averaged" if study.rows == "subjects" else "",
+        "; subjects are in brackets. Each step is the step before less what was excluded, with the "
         "reasons beside it. "
         "Counts of this diagram and of the eyes with each outcome are exact, so that they can be checked; other counts of people below ",
         str(minimum),
@@ -45,24 +54,24 @@ def _said(value: object) -> str:
     return value if isinstance(value, str) else count(value)
 
 
-def _excluded(row: pd.Series) -> str:
+def _excluded(study: Study, row: pd.Series) -> str:
     if not isinstance(row["n_excluded"], str) and (pd.isna(row["n_excluded"]) or not row["n_excluded"]):
         return "none excluded"
     listed = reasons_text(row)
-    return f"{_said(row['n_excluded'])} {STAGES.get(row['stage'], ('', 'excluded'))[1]}" + (f" ({listed})" if listed else "")
+    return f"{_said(row['n_excluded'])} {stage_text(study, row)[1]}" + (f" ({listed})" if listed else "")
 
 
-def _diagram(steps: pd.DataFrame) -> Markup:
+def _diagram(study: Study, steps: pd.DataFrame) -> Markup:
     boxes = []
     for i, (_, row) in enumerate(steps.iterrows()):
-        name = STAGES.get(row["stage"], (row["stage"], ""))[0]
+        name = stage_text(study, row)[0]
         subjects = "" if pd.isna(row["n_subjects"]) else f" ({count(row['n_subjects'])} subjects)"
         box = tag(
             "div",
             join([tag("span", name, class_="flow-name"), tag("span", join([tag("b", count(row["n_images"])), subjects]), class_="flow-n")]),
             class_="flow-box",
         )
-        out = "" if i == 0 else tag("div", _excluded(row), class_="flow-out" + ("" if row["n_excluded"] else " none"))
+        out = "" if i == 0 else tag("div", _excluded(study, row), class_="flow-out" + ("" if row["n_excluded"] else " none"))
         boxes.append(tag("li", join([out, box])))
     return tag("ol", join(boxes), class_="flow", aria_label="Flow of photographs through the study")
 
@@ -71,19 +80,20 @@ def _by_outcome(study: Study, page: Page, flow: pd.DataFrame) -> Markup:
     rows = []
     for outcome in study.outcomes:
         for _, row in outcome_steps(flow, outcome).iterrows():
-            name = STAGES.get(row["stage"], (row["stage"], ""))[0]
+            name = stage_text(study, row)[0]
             if isinstance(row["covariate_set"], str):
                 name += f": {row['covariate_set']}"
-            rows.append((outcome, name, _said(row["n_images"]), _said(row["n_subjects"]), _excluded(row)))
+            rows.append((outcome, name, _said(row["n_images"]), _said(row["n_subjects"]), _excluded(study, row)))
     if not rows:
         return not_shown("Flow of each outcome", study.why_absent("flow"))
+    counted = study.rows if study.rows == "subjects" else "photographs"
     return page.table(
         "flow_outcomes",
-        "Photographs behind each outcome.",
+        f"{counted.capitalize()} behind each outcome.",
         "The flow goes on from the last step above, for each outcome and covariate set. Covariate sets: "
         + "; ".join(set_label(study, s) for s in study.covariate_sets)
         + ".",
-        ("Outcome", "Step", "Photographs", "Subjects", "Excluded"),
+        ("Outcome", "Step", "Rows" if counted == "subjects" else "Photographs", "Subjects", "Excluded"),
         rows,
         numeric=(2, 3),
     )
@@ -98,7 +108,7 @@ def characteristics(study: Study, page: Page, minimum: int) -> Section:
     for outcome in dict.fromkeys(
         [o for o in study.outcomes if (table["outcome"] == o).any()] + table["outcome"].dropna().unique().tolist()
     ):
-        parts.append(_table1(page, table[table["outcome"] == outcome], str(outcome), minimum))
+        parts.append(_table1(study, page, table[table["outcome"] == outcome], str(outcome), minimum))
     lead = paragraph(
         "Mean (SD) and median (quartiles) of continuous variables, count (share) of categories, by group of each outcome. SMD is the "
         "absolute standardised mean difference "
@@ -107,7 +117,14 @@ def characteristics(study: Study, page: Page, minimum: int) -> Section:
     return Section("table1", "Characteristics", join([lead, *parts]))
 
 
-def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Markup:
+def _several_eyes(study: Study) -> bool:
+    """Whether a subject may have several rows."""
+    unit = study.plan.get("unit") or {}
+    level = unit.get("level", "eye")
+    return level == "eye" or (unit.get("visits") == "all" and level != "subject_mean")
+
+
+def _table1(study: Study, page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Markup:
     groups = [g for g in ("all", "controls", "cases") if (table["group"] == g).any()]
     groups += [g for g in table["group"].dropna().unique() if g not in groups]
     rows = []
@@ -136,7 +153,7 @@ def _table1(page: Page, table: pd.DataFrame, outcome: str, minimum: int) -> Mark
     return page.table(
         f"table1_{outcome}",
         f"Characteristics by {outcome}.",
-        "Rows are photographs of eyes: a subject counts once per eye.",
+        ROWS[study.rows if _several_eyes(study) else "subjects"],
         header,
         rows,
         numeric=range(1, len(header)),

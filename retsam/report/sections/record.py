@@ -27,17 +27,17 @@ def summary(study: Study, minimum: int) -> Section:
     parts = []
     flow = flow_table(study)
     if flow is not None and len(shared := shared_steps(flow)):
-        first, last = shared.iloc[0], shared.iloc[-1]
-        facts = [
-            ("photographs", count(first["n_images"])),
-            ("subjects", count(first["n_subjects"])),
-            ("photographs measured", count(stage_row(flow, "measured")["n_images"])),
-            ("photographs eligible", count(last["n_images"])),
-            (f"of {count(len(study.biomarker_names))} biomarkers have values", count(study.measured_biomarkers)),
-        ]
+        first = shared.iloc[0]
+        facts = [("photographs", count(first["n_images"])), ("subjects", count(first["n_subjects"]))]
+        for name, stages in (("measured", ("measured",)), ("eligible", ("eligible", "one_per_eye"))):
+            row = stage_row(flow, *stages)
+            if row is not None:
+                facts.append((f"photographs {name}", count(row["n_images"])))
+        if study.biomarker_names:
+            facts.append((f"of {count(len(study.biomarker_names))} biomarkers have values", count(study.measured_biomarkers)))
         parts.append(tag("dl", join(tag("div", tag("dt", k) + tag("dd", v)) for k, v in facts), class_="facts"))
     lines = [_outcome_line(study, row, minimum) for row in summary_counts(study, minimum)]
-    if lines:
+    if lines and study.primary is not None:
         parts.append(listing(lines))
         parts.append(
             paragraph(
@@ -55,7 +55,7 @@ def _outcome_line(study: Study, row: Mapping[str, Any], minimum: int) -> Markup:
     text = f": {count(row['estimated'])} of {count(row['tests'])} tests gave an estimate"
     # where every sample is within a few eyes of the whole, none of their sizes is shown
     cases = (
-        f" (up to {count(row['n'])} eyes" + (f", {show_count(row['cases'], minimum)} cases" if pd.notna(row["cases"]) else "") + ")"
+        f" (up to {count(row['n'])} {study.rows}" + (f", {show_count(row['cases'], minimum)} cases" if pd.notna(row["cases"]) else "") + ")"
         if row["estimated"] and pd.notna(row["n"])
         else ""
     )
@@ -131,9 +131,10 @@ def heads_section(page: Page, heads: list[Head], known: bool) -> Section:
 def methods_section(study: Study, attributes: Mapping[str, Any]) -> Section:
     """The methods paragraph."""
     texts, cited = sentences(study, attributes)
+    statistics = tag("div", join(paragraph(t) for t in texts[1:-1]), id="methods-statistics") if texts[1:-1] else ""
     body = tag(
         "div",
-        join(paragraph(t) for t in texts) + listing(cited, ordered=True),
+        join([paragraph(texts[0]), statistics, paragraph(texts[-1]), listing(cited, ordered=True)]),
         id="methods-text",
         class_="methods",
     )
@@ -147,17 +148,20 @@ def strobe_section(page: Page, titles: Mapping[str, str], shown: Collection[str]
     """The checklist with links."""
     rows, plain = [], []
     for item in strobe.ITEMS:
-        links = [tag("a", titles[s], href=f"#{s}") for s in item.sections if s in titles]
+        places = {s.partition(":")[0]: s for s in item.sections if s.partition(":")[0] in titles}
+        links = [tag("a", titles[s], href=f"#{s}") for s in places]
+        missing = strobe.absent(item, shown)
+        left = " ".join(filter(None, [item.authors, f"Not in this report: {', '.join(missing)}." if missing else ""]))
         where = Markup(", ").join(links) if links else "\u2013"
-        rows.append((item.number, item.topic, item.recommendation, strobe.state(item, shown), where, item.authors))
+        rows.append((item.number, item.topic, item.recommendation, strobe.state(item, shown), where, left))
         plain.append(
             (
                 item.number,
                 item.topic,
                 item.recommendation,
                 strobe.state(item, shown),
-                ", ".join(titles.get(s, s) for s in item.sections),
-                item.authors,
+                ", ".join(titles[s] for s in places),
+                left,
             )
         )
     header = ("Item", "Topic", "Recommendation", "State", "Where", "Left to the authors")

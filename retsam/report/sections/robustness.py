@@ -42,7 +42,7 @@ def analysis_label(analysis: str, model: object = "", note: object = "") -> str:
     gave_way = isinstance(note, str) and GAVE_WAY & set(note.split(";"))
     if gave_way and analysis in ("primary", "exchangeable"):
         return f"{label} (gave way to independence)"
-    if model == "firth_logit" and analysis in ("independence", "exchangeable"):
+    if isinstance(model, str) and model == "firth_logit" and analysis in ("independence", "exchangeable"):
         return f"{label} (penalised: has none)"
     return label
 
@@ -127,7 +127,7 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
         "shape",
         "shape",
         "Dose-response.",
-        "Restricted cubic spline against the median eye, with its confidence band, and quintiles, which are estimated against the "
+        "Restricted cubic spline against the median, with its confidence band, and quintiles, which are estimated against the "
         "lowest one and drawn "
         "from the height of the curve there; without a curve, from one. Arrows mark intervals that go beyond the axis.",
         block,
@@ -334,8 +334,11 @@ def measurement_error(study: Study, page: Page, minimum: int) -> Section:
         "The corrected estimates assume classical error; they stand beside the plain one, never in its place."
     )
     if not known.any():
+        asked = (study.plan.get("robustness") or {}).get("eyes_as_replicates")
+        pairless = asked and (study.plan.get("unit") or {}).get("level") in ("subject_mean", "subject_right", "subject_left")
         why = (
             "no reliability is known: the study has no repeat photographs, and the plan gives none (`association.robustness.reliability`)."
+            + (" `eyes_as_replicates` has no eyes to compare where a subject is one row." if pairless else "")
         )
         return Section("error", title, text + not_shown("Corrected estimates", why))
     unknown = "" if known.all() else f" For {(~known).sum()} of {len(table)} estimates no reliability is known; they are left out here."
