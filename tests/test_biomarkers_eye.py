@@ -434,8 +434,52 @@ def test_zone_outside_the_field():
     assert row["hemorrhage_coverage_etdrs_outer_temporal__reason"] == "zone_outside_fov"
     assert row["hemorrhage_coverage_etdrs_outer_nasal"] >= 0
     assert row["macula_6mm_share"] == pytest.approx(0.5, abs=0.01)
+    for name in ("hemorrhage_count_superotemporal", "microaneurysm_count_inferotemporal", "hemorrhage_quadrants", "dr_421_red_quadrants"):
+        assert math.isnan(row[name]) and row[f"{name}__reason"] == "zone_outside_fov", name
+    assert row["hemorrhage_count_superonasal"] > 0 and row["hemorrhage_count"] > 0
     strict = CONFIG.model_copy(update={"min_zone_share": 0.8})
     assert measure(masks, strict)["tessellation_coverage_macula__reason"] == "zone_outside_fov"
+
+
+def test_nothing_seen_within_one_disc_diameter_is_not_nothing_there():
+    masks = EyePhantom(spots=(Spot("hemorrhage", -1.0, 0.5, 0.1),)).masks()
+    masks.planes["venous_beading"] = np.zeros_like(masks.fov)
+    masks.fov[:, : round(masks.fovea[0]) - 40] = False  # a disc-centred photograph with the fovea 0.3 DD from its edge
+    row = measure(masks, CONFIG)
+    assert row["hard_exudate_within_1dd"] == 0 and row["hemorrhage_count_superonasal"] == 1, "more than half of the circle is seen"
+    for name in ("hemorrhage_count_superotemporal", "hemorrhage_quadrants", "dr_421_red_quadrants", "dr_421_beading_quadrants"):
+        assert row[f"{name}__reason"] == "zone_outside_fov", name
+    strict = measure(masks, CONFIG.model_copy(update={"min_zone_share": 0.8}))
+    assert strict["hard_exudate_within_1dd__reason"] == strict["hard_exudate_area_within_1dd_dd2__reason"] == "zone_outside_fov"
+    loose = measure(masks, CONFIG.model_copy(update={"min_zone_share": 0.0}))
+    assert loose["hemorrhage_quadrants"] == 1 and loose["hemorrhage_count_superotemporal"] == 0
+
+
+def test_a_disc_of_few_pixels_empties_what_the_dictionary_says():
+    row = measure(EyePhantom(px_per_dd=11, disc=(0.5, 0.5)).masks(), BiomarkersConfig(families=("optic_nerve",)))
+    entries = [entry for entry in registry().values() if entry.family == "optic_nerve"]
+    assert {entry.name for entry in entries if row[f"{entry.name}__reason"] == "resolution_too_low"} == {
+        entry.name for entry in entries if entry.least_disc
+    }
+    assert row["disc_fovea_distance_dd"] == pytest.approx(2.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"families": ()}, "nothing would be measured"),
+        ({"fovea_distance_dd": (5.0, 1.2)}, "the lower one first; with 5 to 1.2 no fovea"),
+        ({"fovea_distance_dd": (-1.0, 2.0)}, "0 or more"),
+        ({"fovea_distance_dd": (2.0, 2.0)}, "no fovea would be used"),
+    ],
+)
+def test_settings_under_which_nothing_is_measured_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        BiomarkersConfig(**settings)
+
+
+def test_the_order_of_families_is_no_setting():
+    assert BiomarkersConfig(families=("lesions", "image", "image")) == BiomarkersConfig(families=("image", "lesions"))
 
 
 def test_resolution_too_low():

@@ -28,6 +28,10 @@ RESOLUTION_FLOORS: dict[str, int] = {
 }
 
 
+#: See ``BiomarkersConfig.min_disc_diameter_px``.
+DISC_FLOOR_PX = 12.0
+
+
 class BiomarkersConfig(BaseModel):
     """How biomarkers are measured: families, scale, what is too little to measure on, and where the work runs."""
 
@@ -63,9 +67,10 @@ class BiomarkersConfig(BaseModel):
         description="Disc-to-fovea distances, in disc diameters, that an eye can have; outside them the fovea is not used.",
     )
     min_disc_diameter_px: float = Field(
-        12.0,
+        DISC_FLOOR_PX,
         gt=0,
-        description="Least disc diameter, in native pixels, for cup and rim measures (a 0.05 step of cup-to-disc ratio is then 0.6 px).",
+        description="Least disc diameter, in native pixels, for measures of disc, cup and rim (a 0.05 step of cup-to-disc ratio is then "
+        "0.6 px); below it they are null (`resolution_too_low`), but for where disc and fovea lie to each other.",
     )
     min_fov_diameter_px: dict[str, int] = Field(
         default_factory=lambda: dict(RESOLUTION_FLOORS),
@@ -95,7 +100,17 @@ class BiomarkersConfig(BaseModel):
         unknown = sorted(set(families) - set(FAMILIES))
         if unknown:
             raise ValueError(f"unknown families {', '.join(unknown)}; expected some of {', '.join(FAMILIES)}")
-        return families
+        if not families:
+            raise ValueError(f"no family, so nothing would be measured; expected some of {', '.join(FAMILIES)}")
+        return tuple(family for family in FAMILIES if family in families)
+
+    @field_validator("fovea_distance_dd")
+    @classmethod
+    def _in_order(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        low, high = bounds
+        if not 0 <= low < high:
+            raise ValueError(f"expected two distances, 0 or more, the lower one first; with {low:g} to {high:g} no fovea would be used")
+        return bounds
 
     @field_validator("min_fov_diameter_px")
     @classmethod

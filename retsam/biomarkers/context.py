@@ -399,6 +399,16 @@ class Context:
         return (1 + 2 * inferior + nasal) * self.fov
 
     @cached_property
+    def quadrant_share(self) -> dict[str, float]:
+        """Share of each quadrant, as far as the circle of 6 mm diameter goes, inside the field of view; empty where there are none."""
+        labels, circle = self.quadrant_labels, self.zone("macula_6mm")
+        if isinstance(labels, Null) or isinstance(circle, Null):
+            return {}
+        seen = np.bincount(labels[circle.mask], minlength=5)
+        quarter = math.pi * (1000 * ETDRS_RADII_MM[-1] / self.um_per_grid_px) ** 2 / 4
+        return {name: min(1.0, float(seen[value] / quarter)) for name, value in QUADRANTS.items()}
+
+    @cached_property
     def etdrs_labels(self) -> np.ndarray | Null:
         """uint8 [H, W]: 0 outside grid or field of view, else :data:`ETDRS_FIELDS`; diagonals at 45 degrees to the axis."""
         axis = self.fovea_axis

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from retsam.biomarkers.config import RESOLUTION_FLOORS
+from retsam.biomarkers.config import DISC_FLOOR_PX, RESOLUTION_FLOORS
 from retsam.biomarkers.eye import ROW_COLUMNS
 from retsam.biomarkers.lesions import CLASSES, GROUPS
 from retsam.biomarkers.own_masks import EXTRA_COLUMNS
@@ -56,7 +56,8 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
   the photograph upside down: nobody knows which way is up, and all these are empty (`laterality_conflict`; the setting of that name).
 - Scale: pixel size from the table or the DICOM header; else 1 DD = 1.8 mm (`scale_source`). The disc's own size in micrometres is
   then empty (`scale_from_disc`).
-- A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns.
+- A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns. A quadrant about
+  the fovea is judged by its part of the circle of 6 mm diameter.
 
 ## Kinds of photographs
 
@@ -66,8 +67,9 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - *Wide field*: densities are of the whole field seen and not comparable with those of 45 degrees; compare zones B and C. The retina is
   taken as flat, which holds to about 60 degrees.
 - *Low resolution*: each kind of biomarker has a least diameter of the field of view in native pixels, below which it is empty
-  (`resolution_too_low`; column `resolution_floor`): {floors}. An upsampled photograph is judged by the pixels it has. Vessels are
-  measured on one grid in parts of the field of view, twice as fine as the coarsest photograph that is accepted.
+  (`resolution_too_low`; column `resolution_floor`): {floors}; measures of disc, cup and rim ask
+  for a disc of {disc:g} px. An upsampled photograph is judged by the pixels it has. Vessels are measured on one grid in
+  parts of the field of view, twice as fine as the coarsest photograph that is accepted.
 """
 
 
@@ -105,7 +107,9 @@ def _table(lines: list[tuple[str, Biomarker]]) -> list[str]:
         unit = "" if entry.unit == "1" else entry.unit
         needs = ", ".join(entry.needs).replace("|", " or ")
         cells = (f"`{name}`", entry.definition.replace("|", "\\|"), unit, needs, _range(entry))
-        cells += (str(entry.resolution_floor or ""), entry.direction, entry.source)
+        floors = [str(entry.resolution_floor)] if entry.resolution else []
+        floors += [f"disc {entry.disc_floor:g}"] if entry.least_disc else []
+        cells += (", ".join(floors), entry.direction, entry.source)
         cells += in_words(entry.name)
         out.append("| " + " | ".join(cells) + " |")
     return out
@@ -138,7 +142,7 @@ def biomarkers_markdown() -> str:
     known = registry(extra=True)
     floors = ", ".join(f"{kind.replace('_', ' ')} {pixels}" for kind, pixels in RESOLUTION_FLOORS.items())
     protocols = "; ".join(f"*{name}*, {text}" for name, text in PROTOCOLS.items())
-    lines = [_INTRODUCTION.format(floors=floors, protocols=protocols)]
+    lines = [_INTRODUCTION.format(floors=floors, disc=DISC_FLOOR_PX, protocols=protocols)]
     lines += ["## About the row", "", "| column | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in {**ROW_COLUMNS, **EXTRA_COLUMNS}.items()]
     lines += ["", "## Reasons", "", "| code | meaning |", "|---|---|", *(f"| `{code}` | {text} |" for code, text in REASONS.items()), ""]

@@ -224,7 +224,10 @@ def _by_quadrant(context: Context, name: str, blobs: Blobs) -> dict[str, float |
     # Same numbering as Context.quadrant_labels, from the centroids.
     labels = 2 * (place[:, 1] < 0) + (place[:, 0] < 0)
     counts = np.bincount(labels, minlength=4).astype(float)
-    return dict(zip(keys, counts.tolist(), strict=True)) | {f"{name}_quadrants": float(np.count_nonzero(counts))}
+    unseen = [context.quadrant_share[quadrant] < context.config.min_zone_share for quadrant in QUADRANTS]
+    values = [Null("zone_outside_fov") if out else count for out, count in zip(unseen, counts.tolist(), strict=True)]
+    quadrants = Null("zone_outside_fov") if any(unseen) else float(np.count_nonzero(counts))
+    return dict(zip(keys, values, strict=True)) | {f"{name}_quadrants": quadrants}
 
 
 def _by_field(context: Context, name: str, blobs: Blobs) -> dict[str, float | Null]:
@@ -264,12 +267,15 @@ def _dr_inputs(context: Context, blobs: dict[str, Blobs]) -> dict[str, float | N
         # Of both heads' masks together: a spot that both show is one.
         red = _by_quadrant(context, "lesions_red", blobs["lesions_red"])
         per_quadrant = [red[f"lesions_red_count_{quadrant}"] for quadrant in QUADRANTS]
+        null = next((count for count in per_quadrant if isinstance(count, Null)), None)
     out["dr_421_red_quadrants"] = null or float(sum(count > SEVERE_RED_LESIONS for count in per_quadrant))
 
     null = context.missing("venous_beading") or axis_null
     out["dr_421_beading_quadrants"] = null or _by_quadrant(context, "venous_beading", blobs["venous_beading"])["venous_beading_quadrants"]
 
     null = context.missing("hard_exudate") or context.disc_null or context.fovea_null
+    if null is None and context.ring(context.fovea, 0.0, context.px_per_dd).share < context.config.min_zone_share:
+        null = Null("zone_outside_fov")
     if null is None:
         rows, columns = blobs["hard_exudate"].pixels
         x, y = context.fovea

@@ -37,6 +37,7 @@ RIM_ARCS: dict[str, tuple[float, float, str]] = {
 
 def _entry(name: str, definition: str, *needs: str, **more) -> Biomarker:
     more.setdefault("valid_range", (0.0, math.inf))
+    more.setdefault("least_disc", True)
     return Biomarker(name, "optic_nerve", definition, needs=needs, **more)
 
 
@@ -152,6 +153,7 @@ def _dictionary() -> list[Biomarker]:
             "fovea",
             structure="disc",
             direction="lower in disc diameters: large disc",
+            least_disc=False,
         )
     )
     entries += [
@@ -165,6 +167,7 @@ def _dictionary() -> list[Biomarker]:
             valid_range=(-180.0, 180.0),
             structure="disc",
             source="Jonas 2015",
+            least_disc=False,
             direction="higher: fovea lower than the disc",
         ),
         _entry(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 
-from retsam.biomarkers.config import RESOLUTION_FLOORS
+from retsam.biomarkers.config import DISC_FLOOR_PX, RESOLUTION_FLOORS
 
 #: Families in the order of the columns, and the module that holds each one's ``DICTIONARY``.
 FAMILIES: dict[str, str] = {
@@ -97,6 +97,8 @@ class Biomarker:
         What it is measured on (``artery``, ``disc``, ``drusen``...) and where (``whole``, ``zone_b``, ``macula_6mm``...).
     resolution : str
         Key of ``BiomarkersConfig.min_fov_diameter_px``: which demand on the photograph's pixels it makes; empty for none.
+    least_disc : bool
+        It also demands a disc of ``BiomarkersConfig.min_disc_diameter_px``.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Biomarker:
     structure: str = ""
     region: str = "whole"
     resolution: str = ""
+    least_disc: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -125,9 +128,15 @@ class Biomarker:
         """Least diameter of the field of view (native px, as shipped) below which it is null with `resolution_too_low`; None for none."""
         return RESOLUTION_FLOORS[self.resolution] if self.resolution else None
 
+    @property
+    def disc_floor(self) -> float | None:
+        """Least diameter of the disc (native px, as shipped) below which it is null with `resolution_too_low`; None for none."""
+        return DISC_FLOOR_PX if self.least_disc else None
+
     def to_dict(self) -> dict[str, object]:
         """Plain types, for JSON: infinite bounds become None."""
-        plain = asdict(self) | {"resolution_floor": self.resolution_floor}
+        plain = asdict(self) | {"resolution_floor": self.resolution_floor, "disc_floor": self.disc_floor}
+        del plain["least_disc"]
         plain["needs"] = list(self.needs)
         plain["valid_range"] = [None if math.isinf(bound) else bound for bound in self.valid_range]
         return plain
