@@ -23,21 +23,33 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "hard_exudate": (255, 235, 0),
     "cotton_wool_spot": (170, 255, 255),
     "laser_spot": (230, 159, 0),
-    "fibrous_proliferation": (204, 121, 167),
+    "fibrous_proliferation": (150, 60, 140),
     "venous_beading": (0, 114, 178),
     "drusen": (255, 255, 150),
     "patchy_hemorrhage": (150, 60, 255),
     "pigmentary_change": (30, 30, 30),
-    "geographic_atrophy": (86, 180, 233),
+    "geographic_atrophy": (30, 120, 140),
     "tessellation": (213, 94, 0),
     "peripapillary_atrophy": (240, 228, 66),
     "diffuse_atrophy": (86, 180, 233),
     "patchy_atrophy": (204, 121, 167),
+    "epiretinal_membrane": (190, 190, 255),
+    "macular_hole": (130, 0, 60),
+    "retinal_scar": (120, 80, 40),
+    "myelinated_nerve_fiber": (0, 158, 115),
+    "edema": (60, 110, 40),
+    "arteriovenous_nicking": (255, 0, 110),
+    "vascular_sheathing": (225, 255, 225),
+    "vitreous_degeneration": (255, 185, 150),
+    "choroidal_atrophy": (200, 200, 110),
+    "artifact": (128, 128, 128),
+    "other_lesion": (90, 90, 200),
 }
 """RGB of each target. Red and blue of the vessels differ in the channel that protan and deutan readers keep; structures that lie
-on each other differ in lightness as well. A target that is not listed is drawn in :data:`OTHER`."""
+on each other differ in lightness as well. Only disc and fovea share one: a contour and a cross."""
 
-OTHER = (0, 158, 115)
+OTHER = COLOURS["other_lesion"]
+"""Of a mask that is no target of the taxonomy."""
 
 OUTLINED = ("disc", "cup", "peripapillary_atrophy", "diffuse_atrophy", "patchy_atrophy", "tessellation", "geographic_atrophy")
 """Targets drawn as a contour: what lies inside them must stay visible."""

@@ -355,7 +355,7 @@ def _forest(study: Study, config: ReportConfig) -> Figure | None:
                 if beyond:
                     ax.plot(edge, y, marker=arrow, color=colour, markersize=4, clip_on=False)
             text = f"{estimate_text(row.estimate, row.ci_low, row.ci_high, ratio)}   p {p_text(row.neg_log10_p)}"
-            ax.text(1.025, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
+            ax.text(1.04, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
         ax.axvline(0, color=SOFT, linewidth=0.8)
         ax.set_xlim(low, high)
         if ratio:

@@ -61,7 +61,7 @@ def intervals(ax, rows: list[Interval], ratio: bool, reference: float = 0.0) -> 
             ax.plot([row.low, row.high], [y, y], color=row.colour, linewidth=1.1)
             ax.plot(row.estimate, y, marker="s", color=row.colour, markersize=3.6)
         else:
-            ax.text(0.02, y, row.why, transform=ax.get_yaxis_transform(), va="center", fontsize=6, color=SOFT)
+            ax.text(0.02, y, row.why, transform=ax.get_yaxis_transform(), va="center", fontsize=6, color=SOFT, backgroundcolor="white")
     ax.axvline(reference, color=SOFT, linewidth=0.8)
     span = limits([v for r in known for v in (r.estimate, r.low, r.high)], 0.05, [reference])
     ax.set_xlim(*span)
@@ -69,7 +69,7 @@ def intervals(ax, rows: list[Interval], ratio: bool, reference: float = 0.0) -> 
         ratio_axis(ax.xaxis, *span)
     ax.set_yticks(range(len(rows)), [r.label for r in rows])
     ax.tick_params(axis="y", length=0)
-    ax.invert_yaxis()
+    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
 
 
 def _measure(study: Study, outcome: str) -> str:
@@ -104,11 +104,11 @@ def dose_response(study: Study, config: ReportConfig) -> Figure | None:
 
 
 def _strongest(study: Study, table: pd.DataFrame, rows: Callable[[pd.DataFrame], list[Interval]], height: float) -> Figure | None:
-    """A panel an outcome, of its strongest biomarker in the table."""
+    """A panel an outcome, of its strongest biomarker in the table; one below the other, because the rows' names are long."""
     chosen = _first(study, table)
     if not chosen:
         return None
-    figure, axes = panels(len(chosen), 3.6, height)
+    figure, axes = panels(len(chosen), 6.6, height, 1)
     for ax, key in zip(axes, chosen, strict=True):
         intervals(ax, rows(_rows_of(table, key)), is_ratio(study, key[0]))
         ax.set_title(f"{key[0]}: {key[1]}", fontsize=7.5)

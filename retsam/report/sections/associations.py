@@ -14,6 +14,7 @@ from retsam.report.html import count, estimate_text, join, p_text, pack, paragra
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import (
     alpha,
+    cases_note,
     counts_told,
     family_order,
     higher,
@@ -126,7 +127,7 @@ def associations(study: Study, page: Page, minimum: int, weak: Collection[str] =
         else "",
         ". Dashed lines in the plots are the Bonferroni threshold and the largest p with q at or under ",
         str(a),
-        ". Associations are not effects: confounding, selection and measurement by a model all remain, and are looked at further down.",
+        f".{cases_note(study)} Associations are not effects: confounding, selection and measurement by a model all remain, and are looked at further down.",
         marks,
     )
     bar = tag("div", "", id="association-bar", class_="bar", role="group", aria_label="What the association plots show")

@@ -101,6 +101,14 @@ def is_ratio(study: Study, outcome: str) -> bool:
     return MEASURES[study.outcome_type(outcome)][2]
 
 
+def cases_note(study: Study) -> str:
+    """What a case is where an outcome is no yes or no; empty where all are."""
+    kinds = {o: study.outcome_type(o) for o in study.outcomes}
+    said = [f"of {o} the {study.rows} above its lowest level" for o, kind in kinds.items() if kind == "ordered"]
+    said += [f"of {o} the events" for o, kind in kinds.items() if kind == "time"]
+    return f" Counted as cases are {', '.join(said)}." if said else ""
+
+
 def meta(study: Study, **more: Any) -> dict[str, Any]:
     """What every robustness figure needs to print an estimate."""
     return {"outcomes": outcome_meta(study), "level": level(study), "alpha": alpha(study), "primary": study.primary_set, **more}

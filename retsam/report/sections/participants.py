@@ -295,7 +295,10 @@ def grades_by_group(table: pd.DataFrame, minimum: int) -> Grades:
             if kept < 1:
                 rows.append({"facet": outcome, "label": g, "series": _SMALL, "value": 1 - kept, "text": None})
             cells.append(line)
-    names = {facet: f"{' and '.join(hidden)}, not split (small cells)" for facet, hidden in within.items()}
+    names = {
+        facet: f"{', '.join(hidden[:-1])}{' and ' if hidden[1:] else ''}{hidden[-1]}, not split (small cells)"
+        for facet, hidden in within.items()
+    }
     joined = list(dict.fromkeys(names[r["facet"]] for r in rows if r["series"] == _SMALL))
     rows = [{**r, "series": names[r["facet"]] if r["series"] == _SMALL else r["series"]} for r in rows]
     return Grades(pd.DataFrame(rows, columns=["facet", "label", "series", "value", "text"]), cells, grades, joined)

@@ -18,7 +18,7 @@ from retsam.report.html import count, estimate_text, join, listing, p_text, para
 from retsam.report.methods import package_versions, sentences
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import summary_counts
-from retsam.report.sections.common import MEASURES, alpha, is_ratio, level, method_name, per, reader, set_label
+from retsam.report.sections.common import MEASURES, alpha, cases_note, is_ratio, level, method_name, per, reader, set_label
 from retsam.report.study import Study
 
 
@@ -42,7 +42,7 @@ def summary(study: Study, minimum: int) -> Section:
         parts.append(
             paragraph(
                 f"Counts of tests refer to the covariate set {set_label(study, study.primary_set) if study.primary_set else '–'}. The "
-                "strongest association is named because its p is smallest, not because it matters most."
+                f"strongest association is named because its p is smallest, not because it matters most.{cases_note(study)}"
             )
         )
     return Section("summary", "Summary", join(parts) if parts else not_shown("Summary", "the tables that it is made from are missing."))
