@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,29 +21,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from retsam.association.config import AssociationConfig
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.cohort.config import CohortConfig
+from retsam.plan import name_faults
 from retsam.quality.config import QualityConfig
 from retsam.report.config import ReportConfig
 from retsam.segmentation.config import SegmentationConfig
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 #: Folder of the development photographs where ``$RETSAM_DATA`` is not set, relative to the working directory.
 DEFAULT_DATA = "../shared/data"
-
-#: Columns of the cohort table that every study has, whatever its labels and covariates.
-COHORT_COLUMNS = ("subject", "eye", "visit", "shard")
 
 #: Settings in which ``$VARS`` and ``~`` are expanded. Elsewhere a dollar is a dollar (regular expressions end in one).
 PATH_SETTINGS = ("results", "cohort.samplesheet", "cohort.root", "segmentation.weights")
 
 
 class ConfigError(ValueError):
-    """A study's configuration is wrong; the message lists every fault with its key."""
+    """A study's configuration is wrong; the message lists every fault with its key.
 
-    def __init__(self, source: str, faults: list[str]):
+    Attributes
+    ----------
+    source : str
+    faults : list of str
+    cohort : CohortConfig, optional
+        That section, where it is valid by itself: its samplesheet can be looked at all the same.
+    """
+
+    def __init__(self, source: str, faults: list[str], cohort: CohortConfig | None = None):
         self.source = source
         self.faults = faults
+        self.cohort = cohort
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         super().__init__("\n".join([f"{source}: {count} in the configuration", *(f"  {fault}" for fault in faults)]))
 
@@ -82,57 +86,13 @@ class StudyConfig(BaseModel):
     @model_validator(mode="after")
     def _outcomes_and_covariates_exist(self) -> StudyConfig:
         """What the association names must be a variable of the cohort or a column that every study has."""
-        faults = association_faults(self)
-        if faults:
-            raise ValueError("\n  ".join(faults))
+        if faults := name_faults(self.association, self.cohort):
+            raise ValueError("\n".join(faults))
         return self
 
     def digest(self) -> str:
         """SHA-256 of all settings, 64 hexadecimal digits."""
         return digest(self.model_dump(mode="json"))
-
-
-def association_faults(config: StudyConfig) -> list[str]:
-    """Names in the association section that no table of the study will have, each with the nearest that exists."""
-    plan, known = config.association, [*config.cohort.variables(), *COHORT_COLUMNS]
-    wanted: list[tuple[str, str]] = []
-    for outcome in plan.outcomes:
-        where = f"association.outcomes, outcome {outcome.name}"
-        wanted += [(where, column) for column in (outcome.source, outcome.event, outcome.entry) if column]
-    for name, covariates in plan.covariate_sets.items():
-        # Anything but a plain name is a formula term, which the association room resolves with the tables at hand.
-        wanted += [(f"association.covariate_sets.{name}", c) for c in covariates if c.isidentifier() and not c.startswith("quality_")]
-    wanted += [("association.subgroups", column) for column in plan.subgroups if not column.startswith("quality_")]
-    wanted += [("association.unit.cluster", plan.unit.cluster)]
-    faults = []
-    for where, column in wanted:
-        if column not in known:
-            near = difflib.get_close_matches(column, known, n=1, cutoff=0.5)
-            faults.append(
-                f"{where}: {column!r} is no column of this cohort; "
-                + (f"nearest: {near[0]}" if near else f"expected one of {', '.join(known)}")
-                + ". Declare it under cohort.labels or cohort.covariates"
-            )
-    return faults
-
-
-def plan_faults(config: StudyConfig, cohort: pd.DataFrame) -> list[str]:
-    """What the analysis plan asks of the samplesheet's cells and cannot have, known before any photograph is opened.
-
-    Parameters
-    ----------
-    config : StudyConfig
-    cohort : DataFrame
-        Photographs, with ``subject``, ``eye`` and ``visit``.
-
-    Returns
-    -------
-    list of str
-    """
-    from retsam.cohort.visits import visit_faults
-
-    plan = config.association
-    return visit_faults(cohort) if plan.outcomes and plan.unit.visits != "all" else []
 
 
 def digest(value: Any) -> str:
@@ -266,13 +226,29 @@ def execution_overrides() -> dict[str, Any]:
 def parse_config(settings: Mapping[str, Any], source: str = "configuration", lines: Mapping[tuple, int] | None = None) -> StudyConfig:
     """Validate settings that are already in memory (Snakemake's ``config``); see `load_config`."""
     settings, faults = _expand_paths(dict(settings))
+    cohort = None
     try:
         config = StudyConfig.model_validate(settings)
     except ValidationError as error:
-        faults += [_fault(item, lines or {}) for item in error.errors(include_url=False)]
+        for item in error.errors(include_url=False):
+            # What sections ask of each other is told of the whole: its faults, one a line, name their keys themselves.
+            whole = item["type"] == "value_error" and not item["loc"]
+            faults += str(item["ctx"]["error"]).splitlines() if whole else [_fault(item, lines or {})]
+        cohort, association = _valid_section(settings, "cohort"), _valid_section(settings, "association")
+        if cohort is not None and association is not None:
+            # Pydantic compares sections only where all are valid; a slip in another shall not hide these.
+            faults = list(dict.fromkeys([*faults, *name_faults(association, cohort)]))
     if faults:
-        raise ConfigError(source, faults)
+        raise ConfigError(source, faults, cohort)
     return config
+
+
+def _valid_section(settings: Mapping[str, Any], name: str) -> Any:
+    """A section by itself where it is valid, whatever the others are; else None."""
+    try:
+        return StudyConfig.model_fields[name].annotation.model_validate(settings.get(name, {}))
+    except ValidationError:
+        return None
 
 
 def expand_path(text: str) -> str:

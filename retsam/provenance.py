@@ -92,6 +92,10 @@ def file_sha256(path: str | Path) -> str:
 def weights_file(segmentation=None) -> Path:
     """Weights that a `SegmentationConfig` names; those of the package where it names none. Does not import torch."""
     named = getattr(segmentation, "weights", None)
+    if named is not None and not Path(named).name:
+        raise ValueError(
+            "segmentation.weights: expected a weights file (.safetensors), found an empty path; null takes the shipped weights"
+        )
     return Path(named) if named else Path(__file__).resolve().parent / "segmentation" / "weights" / "retsam-base.safetensors"
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from retsam.config import StudyConfig, parse_config, plan_faults
+from retsam.config import ConfigError, StudyConfig, parse_config
+from retsam.plan import plan_faults
 from retsam.provenance import check_pen, file_sha256, weights_file, weights_sha256
 from retsam.stages import STAGES, execution_settings, stage_settings
 
@@ -105,9 +106,22 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
     Raises
     ------
     ValueError
-        `ConfigError` or `SamplesheetError`: every fault of the configuration, else every fault of the samplesheet.
+        Every fault of the configuration, of the samplesheet, and of the plan against both; a fault in one hides only what cannot be
+        known without it.
     """
-    config = parse_config(settings)
+    from retsam.cohort.faults import SamplesheetError
+    from retsam.cohort.ingest import plan_shards
+    from retsam.cohort.samplesheet import load_cohort
+
+    try:
+        config = parse_config(settings)
+    except ConfigError as error:
+        if photographs and error.cohort is not None and not settings.get("frozen"):
+            try:
+                load_cohort(error.cohort)
+            except SamplesheetError as also:
+                raise ValueError(f"{error}\n{also}") from error
+        raise
     if not photographs:
         return StudyPlan(config)
     if config.frozen:
@@ -116,24 +130,21 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
             what = ", ".join(missing)
             raise ValueError(f"{config.results}: the study is frozen, but {what} is missing there; copy it there or set `frozen: false`")
         return StudyPlan(config, model_digests={"associate": learned_digest(config)})
-    from retsam.cohort.faults import SamplesheetError
-    from retsam.cohort.ingest import plan_shards
-    from retsam.cohort.samplesheet import load_cohort
-
     try:
         cohort = load_cohort(config.cohort)
     except SamplesheetError as error:
+        faults = _listed("the configuration", plan_faults(config) + _model_faults(config))
+        hint = ""
         if all((Path(config.results) / name).is_file() for name in FROZEN_TABLES):
-            raise ValueError(
-                f"{error}\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs, "
+            hint = (
+                f"\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs, "
                 "add `associate --config frozen=true` to this command"
-            ) from error
-        raise
-    if faults := plan_faults(config, cohort.table):
-        raise ValueError("\n  ".join([f"{config.cohort.samplesheet}: the analysis plan does not fit the samplesheet", *faults]))
+            )
+        raise ValueError("\n".join([f"{error}{hint}", *faults])) from error
+    faults = _listed(config.cohort.samplesheet, plan_faults(config, cohort.table) + _model_faults(config))
+    if faults:
+        raise ValueError("\n".join(faults))
     empty = (cohort.files["size"] == 0).to_numpy()
-    segment = weights_sha256(weights_file(config.segmentation))
-    check_pen(config.segmentation)  # before any work, not at the first shard's segmentation
     return StudyPlan(
         config,
         shards=plan_shards(config.cohort, cohort),
@@ -141,11 +152,32 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
         index_digest=table_digest(cohort.table[list(INDEX_COLUMNS)].assign(empty=empty)),
         cohort_digest=table_digest(cohort.table.assign(**{"\x1fempty": empty})),
         model_digests={
-            "segment": segment,
+            "segment": weights_sha256(weights_file(config.segmentation)),
             "grade": file_sha256(Path(__file__).parent / "quality" / "model.json"),
             "associate": learned_digest(config),
         },
     )
+
+
+def _model_faults(config: StudyConfig) -> list[str]:
+    """What is wrong with weights, card, list and pen: told before any work, not at the first shard's segmentation."""
+    from retsam.association.circularity import learned_photographs
+    from retsam.association.faults import PlanError
+
+    try:
+        weights_sha256(weights_file(config.segmentation))
+        check_pen(config.segmentation)
+        learned_photographs(weights_file(config.segmentation))
+    except PlanError as error:
+        return error.faults
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _listed(source: str, faults: list[str]) -> list[str]:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return [f"{source}: {count} of what the study asks for", *(f"  {fault}" for fault in faults)] if faults else []
 
 
 def learned_digest(config: StudyConfig) -> str:

@@ -13,7 +13,7 @@ Multiplicity = Literal["bonferroni", "holm", "bh", "by", "meff"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Outcome(_Section):
@@ -60,6 +60,12 @@ class Outcome(_Section):
             raise ValueError(f"outcome {self.name!r}: values in both `positive` and `negative`: {', '.join(sorted(both))}")
         if self.levels is not None and self.type != "ordered":
             raise ValueError(f"outcome {self.name!r}: `levels` belongs to type `ordered`, found type `{self.type}`")
+        if self.positive is not None and not self.positive:
+            raise ValueError(f"outcome {self.name!r}: `positive` is empty, so nobody would be a case; list values, or leave it out")
+        if self.negative is not None and not self.negative:
+            raise ValueError(f"outcome {self.name!r}: `negative` is empty, so nobody would be a control; list values, or leave it out")
+        if self.levels is not None and len({str(v) for v in self.levels}) < max(2, len(self.levels)):
+            raise ValueError(f"outcome {self.name!r}: `levels` needs two values or more, each once, found {list(self.levels)}")
         return self
 
     @property
@@ -71,9 +77,9 @@ class Outcome(_Section):
 class Exposures(_Section):
     """Which biomarkers are tested, and on which scale."""
 
-    families: tuple[str, ...] | None = Field(None, description="Families of biomarkers; all if left out.")
+    families: tuple[str, ...] | None = Field(None, description="Families of biomarkers; all if this and `columns` are left out.")
     columns: tuple[str, ...] | None = Field(
-        None, description="Single biomarkers, besides `families` (or alone, where `families` is an empty list)."
+        None, description="Single biomarkers: besides those of `families`, or alone where `families` is left out or empty."
     )
     exclude: tuple[str, ...] = Field((), description="Biomarkers, or shell patterns such as `*_count`, that are left out.")
     standardise: bool = Field(True, description="Divide by the standard deviation within the analysed sample: estimates are per SD.")
@@ -251,14 +257,14 @@ class AssociationConfig(_Section):
     subgroups: dict[str, tuple[float, ...] | None] = Field(
         default_factory=dict,
         description="Columns that split the sample, each with cut points for numbers (`age: [60]`) or null for categories (`sex: null`); "
-        "a plain list of columns for categories alone.",
+        "a plain list of columns for categories alone. Numbers with more than 12 values need cut points.",
         json_schema_extra=_or_list,
     )
     exclude: dict[str, tuple[_Cell, ...]] = Field(
         default_factory=dict, description="Rows to leave out: column -> values. Counted in the flow table."
     )
     grades: tuple[Literal["gradable", "usable", "reject"], ...] = Field(
-        ("gradable", "usable"), description="Quality grades that are analysed."
+        ("gradable", "usable"), min_length=1, description="Quality grades that are analysed."
     )
     robustness: Robustness = Field(default_factory=Robustness, description="Further analyses.")
     circularity: Circularity = Field(default_factory=Circularity, description="Labels that segmentation has already seen.")
@@ -292,6 +298,14 @@ class AssociationConfig(_Section):
         chosen = self.robustness.covariate_set
         if chosen is not None and chosen not in self.covariate_sets:
             faults.append(f"robustness.covariate_set is {chosen!r}, expected one of {', '.join(self.covariate_sets)}")
+        for column, cuts in self.subgroups.items():
+            if cuts is not None and (not cuts or list(cuts) != sorted(set(cuts))):
+                faults.append(
+                    f"subgroups.{column}: expected cut points from low to high, each once, or null for categories, found {list(cuts)}"
+                )
+        empty = sorted(k for k, v in self.exclude.items() if not v)
+        if empty:
+            faults.append(f"exclude lists no value of {', '.join(empty)}: list values, or leave the column out")
         bad = sorted(k for k, v in self.robustness.reliability.items() if not 0 < v <= 1)
         if bad:
             faults.append(f"robustness.reliability must be above 0 and at most 1: {', '.join(bad)}")

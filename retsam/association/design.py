@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+import builtins
+import difflib
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
 from formulaic import Formula
+from formulaic.transforms import TRANSFORMS
 
-from retsam.association.config import Exposures
+from retsam.association.config import AssociationConfig, Exposures
 
 #: Part of a column's variance that must be its own, not the other columns', for its coefficient to be estimable.
 ALIASED = 1e-9
@@ -52,15 +57,48 @@ def required_columns(terms: Sequence[str], columns: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for term in terms:
-        if term in columns:
-            names = [term]
-        else:
-            try:
-                names = [str(v) for v in Formula(f"1 + {term}").required_variables]
-            except Exception as error:  # formulaic raises many kinds for text that is no formula
-                raise ValueError(f"covariate {term!r} is neither a column nor a formula term ({error})") from error
-        found.extend(n for n in names if n not in found)
+        found.extend(n for n in ([term] if term in columns else _term_columns(term, columns)) if n not in found)
     return found
+
+
+def _term_columns(term: str, columns: Sequence[str]) -> list[str]:
+    try:
+        factors = [factor.expr for part in Formula(f"1 + {term}") for factor in part.factors]
+    except Exception as error:  # formulaic raises many kinds for text that is no formula
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"covariate {term!r} is neither a column nor a formula term ({why[0]})") from error
+    if "1" not in factors:
+        raise ValueError(f"covariate {term!r} takes the intercept away, which every model has; leave `0 +` and `- 1` out")
+    names = [name for factor in factors for name in _factor_columns(factor, columns, term)]
+    if not names:
+        raise ValueError(f"covariate {term!r} reads no column")
+    return names
+
+
+def _factor_columns(factor: str, columns: Sequence[str], term: str) -> list[str]:
+    """Names in a factor (``bs(age, df=4)``), without those of functions. Formulaic's own list lacks what stateful transforms read."""
+    if factor in columns:
+        return [factor]
+    quoted: dict[str, str] = {}
+
+    def mark(match: re.Match) -> str:
+        return quoted.setdefault(match.group(1), f"_quoted_{len(quoted)}_")
+
+    try:
+        tree = ast.parse(re.sub(r"`([^`]*)`", mark, factor), mode="eval")
+    except SyntaxError:  # a name in backquotes, which formulaic has taken off
+        return [factor]
+    named = {place: name for name, place in quoted.items()}
+    nodes = list(ast.walk(tree))
+    inner = [node.func for node in nodes if isinstance(node, ast.Call)] + [node.value for node in nodes if isinstance(node, ast.Attribute)]
+    functions = {node.id for node in inner if isinstance(node, ast.Name)} - set(columns)
+    for function in sorted(functions.difference(TRANSFORMS, dir(builtins))):
+        known = sorted(TRANSFORMS)
+        raise ValueError(
+            f"covariate {term!r}: no function {function!r}; {_nearest(function, known) or 'expected one of ' + ', '.join(known)}"
+        )
+    names = [named.get(node.id, node.id) for node in nodes if isinstance(node, ast.Name) and node.id not in functions]
+    return [name for name in names if name in columns or name not in TRANSFORMS]
 
 
 def plain(column: pd.Series) -> pd.Series:
@@ -179,15 +217,16 @@ def select_biomarkers(available: Sequence[str], families: dict[str, str], exposu
     faults : list of str
     """
     faults = []
-    known = set(families.values())
+    known = sorted(set(families.values()))
     for family in exposures.families or ():
         if family not in known:
             faults.append(
-                f"exposures.families: no biomarker of family {family!r} in the table; it has {', '.join(sorted(known)) or 'none'}"
+                f"exposures.families: no biomarker of family {family!r} in the table; "
+                + (_nearest(family, known) or f"it has {', '.join(known) or 'none'}")
             )
     for column in exposures.columns or ():
         if column not in available:
-            faults.append(f"exposures.columns: no biomarker {column!r} in the table")
+            faults.append(f"exposures.columns: no biomarker {column!r} in the table" + _nearest(column, available, "; "))
     everything = exposures.families is None and exposures.columns is None
     chosen = [
         b
@@ -198,3 +237,36 @@ def select_biomarkers(available: Sequence[str], families: dict[str, str], exposu
     if available and not chosen and not faults:
         faults.append("exposures: the plan leaves no biomarker")
     return chosen, faults
+
+
+def idle_patterns(config: AssociationConfig, names: Iterable[str]) -> list[str]:
+    """Names and shell patterns of the plan that match no biomarker: what they say would be heeded nowhere.
+
+    Parameters
+    ----------
+    config : AssociationConfig
+    names : iterable of str
+        Biomarkers of the table, and those that retsam measures: a plan may serve several tables.
+
+    Returns
+    -------
+    list of str
+    """
+    names, exposures = list(dict.fromkeys(names)), config.exposures
+    present = [f"{name}__present" for name in names] if exposures.presence else []
+    asked = [
+        ("exposures.exclude", exposures.exclude, names),
+        ("exposures.transforms", exposures.transforms, names),
+        ("robustness.reliability", config.robustness.reliability, [*names, *present]),
+    ]
+    return [
+        f"{where}: {pattern!r} matches no biomarker{_nearest(pattern, known, '; ')}"
+        for where, patterns, known in asked
+        for pattern in patterns
+        if not any(fnmatchcase(name, pattern) for name in known)
+    ]
+
+
+def _nearest(name: str, known: Sequence[str], before: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{before}nearest: {near[0]}" if near else ""

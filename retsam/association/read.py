@@ -14,8 +14,9 @@ from pyarrow import types
 
 from retsam.association.analysis import Known, dictionary_of_biomarkers
 from retsam.association.config import AssociationConfig
-from retsam.association.design import select_biomarkers
+from retsam.association.design import idle_patterns, select_biomarkers
 from retsam.association.sample import PlanError
+from retsam.biomarkers.registry import registry
 
 #: Columns of the biomarker table that the analysis reads besides biomarkers and their reasons.
 KEYS = ("image_id", "status", "reason", "detail")
@@ -53,6 +54,7 @@ def read_biomarkers(path: str | os.PathLike, config: AssociationConfig) -> pd.Da
     ]
     known = dictionary_of_biomarkers()
     chosen, faults = select_biomarkers(numbers, {b: known.get(b, Known()).family for b in numbers}, config.exposures)
+    faults += idle_patterns(config, [*numbers, *registry(extra=True)])
     if faults:
         raise PlanError(faults)
     reasons = [f"{b}__reason" for b in chosen]

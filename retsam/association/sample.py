@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from retsam.association.config import AssociationConfig
-from retsam.association.design import required_columns
-from retsam.association.outcomes import Coded, cell_text, code_outcome, outcome_faults, text_of
-from retsam.cohort.variables import id_text, listed, slips
-from retsam.cohort.visits import visit_faults, visit_order
+from retsam.association.faults import PlanError, check_plan
+from retsam.association.outcomes import Coded, cell_text, code_outcome, text_of
+from retsam.cohort.variables import id_text, listed
+from retsam.cohort.visits import visit_order
 
 GRADE_ORDER = {"gradable": 0, "usable": 1, "reject": 2}
-
-
-class PlanError(ValueError):
-    """The analysis plan does not fit the tables; the message lists every fault."""
-
-    def __init__(self, faults: Iterable[str]):
-        self.faults = list(faults)
-        super().__init__("the analysis plan does not fit the tables:\n" + "\n".join(f"  - {f}" for f in self.faults))
 
 
 @dataclass
@@ -339,45 +330,6 @@ def average_eyes(sample: Sample, config: AssociationConfig) -> Sample:
         sample.every_image,
         {name: of_eyes.take(worse_eyes(subject, of_eyes)[order]) for name, of_eyes in coded.items()},
     )
-
-
-def check_plan(config: AssociationConfig, frame: pd.DataFrame) -> None:
-    """Raise :class:`PlanError` with every column that the plan names and the tables lack."""
-    columns = list(frame.columns)
-    faults = []
-
-    def need(column: str, where: str) -> None:
-        if column not in columns:
-            faults.append(f"{where}: no column {column!r} in the cohort table or, as `quality_*`, in the quality table")
-
-    for outcome in config.outcomes:
-        need(outcome.source, f"outcome {outcome.name!r}")
-        for column in (outcome.event, outcome.entry):
-            if column:
-                need(column, f"outcome {outcome.name!r}")
-    for name, terms in config.covariate_sets.items():
-        for term in terms:
-            try:
-                for column in required_columns([term], columns):
-                    need(column, f"covariate set {name!r}")
-            except ValueError as error:
-                faults.append(f"covariate set {name!r}: {error}")
-    for column in (*config.subgroups, *config.exclude, *config.robustness.leave_one_out, *config.robustness.camera_columns):
-        need(column, "subgroups, exclude, leave_one_out or camera_columns")
-    if config.robustness.replication not in (None, "subject"):
-        need(config.robustness.replication, "robustness.replication")
-    need(config.unit.cluster, "unit.cluster")
-    if config.unit.visits != "all":
-        faults.extend(visit_faults(frame))
-    for column, values in config.exclude.items():
-        if column in columns:
-            near = slips(values, (text_of(v) for v in cell_text(frame[column], len(frame)) if v != ""))
-            faults.extend(f"exclude: column {column!r} has no {text!r}; did you mean {other!r}?" for text, other in near)
-    if not faults:
-        for outcome in config.outcomes:
-            faults.extend(outcome_faults(frame, outcome))
-    if faults:
-        raise PlanError(dict.fromkeys(faults))
 
 
 def worse_eyes(subject: np.ndarray, coded: Coded) -> np.ndarray:

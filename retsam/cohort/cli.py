@@ -29,7 +29,8 @@ def ingest(config_path: str, out: str | None, shards: str | None, only: tuple[st
     """
     from retsam.cohort.ingest import build_cohort_table, write_parquet, write_shards
     from retsam.cohort.samplesheet import load_cohort
-    from retsam.config import load_config, plan_faults
+    from retsam.config import load_config
+    from retsam.plan import plan_faults
 
     if out is None and shards is None:
         raise click.UsageError("nothing to write: give --out, --shards or both")
@@ -41,7 +42,8 @@ def ingest(config_path: str, out: str | None, shards: str | None, only: tuple[st
         cohort = load_cohort(config)
     except SamplesheetError as error:
         raise click.ClickException(str(error)) from error
-    if faults := plan_faults(study, cohort.table):
+    # The workflow's settings of this stage hold no plan.
+    if study.association.outcomes and (faults := plan_faults(study, cohort.table)):
         raise click.ClickException("\n  ".join(["the analysis plan does not fit the samplesheet", *faults]))
     table = build_cohort_table(config, cohort)
     if shards is not None:

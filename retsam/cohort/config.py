@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from retsam.eyes import UM_PER_PX, UM_PER_PX_WORDS
+
 #: Columns that every cohort table has; labels and covariates may not take their names.
 RESERVED_COLUMNS = ("image_id", "path", "subject", "eye", "visit", "um_per_px", "shard", "status", "reason", "detail")
 
@@ -19,7 +21,7 @@ _Cell = str | int | float | bool
 class Columns(BaseModel):
     """Names that the samplesheet uses for what every cohort needs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     image: str = Field("image", description="Column with the path of the photograph, relative to `root` or absolute.")
     image_id: str | None = Field(
@@ -31,14 +33,24 @@ class Columns(BaseModel):
     eye: str | None = Field(None, description="Column with the eye: R, L, OD, OS, right or left. Empty cells are unknown.")
     visit: str | None = Field(None, description="Column with the visit (date or number), kept as text.")
     um_per_px: float | str | None = Field(
-        None, description="Column with the size of a pixel on the retina in micrometres, or one number for all photographs."
+        None,
+        description="Column with the size of a pixel on the retina in micrometres, or one number for all photographs (0.2 to 300).",
     )
+
+    @field_validator("um_per_px", mode="before")
+    @classmethod
+    def _possible_spacing(cls, spacing):
+        """One number for all must be as possible as a cell of the column."""
+        low, high = UM_PER_PX
+        if isinstance(spacing, bool) or (isinstance(spacing, (int, float)) and not low <= spacing <= high):
+            raise ValueError(f"expected the name of a column or {UM_PER_PX_WORDS}, found {spacing!r}; leave it out if not known")
+        return spacing
 
 
 class Variable(BaseModel):
     """A label or covariate: a column of the samplesheet, checked and typed, or a yes/no made from one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     column: str | None = Field(None, description="Column of the samplesheet; the variable's own name if left out.")
     type: Literal["continuous", "categorical", "ordinal", "binary"] | None = Field(
@@ -72,14 +84,29 @@ class Variable(BaseModel):
         """Whether the variable is a yes/no made from values or patterns."""
         return self.positive is not None or self.positive_pattern is not None
 
+    @field_validator("positive", "negative", "levels", "positive_pattern", "negative_pattern", "separator")
+    @classmethod
+    def _says_something(cls, value):
+        """An empty pattern is found in every cell, an empty list in none: either makes one and the same of everybody."""
+        if value is not None and not value:
+            raise ValueError(f"empty ({value!r}): write what it means, or leave it out")
+        return value
+
     @field_validator("positive_pattern", "negative_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
+        if pattern:
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"not a regular expression: {pattern!r} ({error})") from error
+        return pattern
+
+    @field_validator("positive_pattern")
+    @classmethod
+    def _tells_cells_apart(cls, pattern: str | None) -> str | None:
+        if pattern and re.search(pattern, "", re.IGNORECASE):
+            raise ValueError(f"{pattern!r} is found in any text, an empty one too, so every cell would mean yes")
         return pattern
 
     @model_validator(mode="after")
@@ -91,6 +118,10 @@ class Variable(BaseModel):
         both = {str(v) for v in self.positive or ()} & {str(v) for v in self.negative or ()}
         if both:
             raise ValueError(f"values in both `positive` and `negative`: {', '.join(sorted(both))}")
+        if self.levels is not None and len({str(v) for v in self.levels}) < len(self.levels):
+            raise ValueError(f"`levels` has a value twice: {list(self.levels)}")
+        if self.separator is not None and not self.derived:
+            raise ValueError("`separator` without `positive` or `positive_pattern`: say which of the values means yes")
         if self.range is not None and self.range[0] > self.range[1]:
             raise ValueError(f"`range` must go from low to high, found {list(self.range)}")
         if self.range is not None and self.type in ("categorical", "binary"):
@@ -101,7 +132,7 @@ class Variable(BaseModel):
 class Unique(BaseModel):
     """One row of several that show the same photograph at different sizes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     by: str = Field(..., description="Column that is the same in rows of the same photograph. Rows with an empty cell are all kept.")
     keep_largest: str = Field(
@@ -112,7 +143,7 @@ class Unique(BaseModel):
 class CohortConfig(BaseModel):
     """Photographs, subjects, eyes, labels and covariates of a study."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     samplesheet: str = Field(
         ...,
