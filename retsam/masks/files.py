@@ -46,10 +46,7 @@ def read_index(path: str | Path, column: str = "") -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            lossy = image.format in _LOSSY or image.info.get("compression") in ("jpeg", "tiff_jpeg")
-            if lossy:
-                name = image.format if image.format in _LOSSY else "JPEG-compressed"
-                raise MaskFileError("bad_encoding", f"{path}: expected a lossless mask, found a {name} file; save masks as PNG when drawn")
+            require_lossless(image, path)
             binary = column not in HIGHEST
             _check_opaque(image, path, binary)
             values = _resolved(image) if binary and image.mode == "P" else np.asarray(image)
@@ -65,6 +62,18 @@ def read_index(path: str | Path, column: str = "") -> np.ndarray:
     if values.dtype.kind not in "iu":
         raise MaskFileError("bad_encoding", f"{path}: expected whole numbers, found {values.dtype}; save the mask as an 8-bit PNG")
     return values
+
+
+def require_lossless(image: Image.Image, path: str | Path) -> None:
+    """Refuse a mask whose format smears values.
+
+    Raises
+    ------
+    MaskFileError
+    """
+    if image.format in _LOSSY or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        name = image.format if image.format in _LOSSY else "JPEG-compressed"
+        raise MaskFileError("bad_encoding", f"{path}: expected a lossless mask, found a {name} file; save masks as PNG when drawn")
 
 
 def _check_opaque(image: Image.Image, path: str | Path, binary: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +80,31 @@ def read_manifest(config: Run) -> pd.DataFrame:
     Raises
     ------
     ManifestError
-        Of :func:`retsam.evaluation.reference.read_manifest`.
+        Of :func:`retsam.evaluation.reference.read_manifest`, and of :func:`name_faults`.
     """
     manifest = reference.read_manifest(config.manifest)
+    if faults := name_faults(manifest, config):
+        raise reference.ManifestError(told(config, faults))
+    return with_split(manifest, config)
+
+
+def name_faults(manifest: pd.DataFrame, config: Run) -> list[str]:
+    """Names in the settings of the split that the manifest does not have: a data set of another name would be held out in no part."""
+    known, images = sorted(set(manifest["dataset"])), set(manifest["image"])
+    faults = [f"holdout: no data set {name!r}; there are {', '.join(known)}" for name in config.holdout if name not in known]
+    return faults + [f"copies: no photograph {image!r}" for group in config.copies for image in group if image not in images]
+
+
+def told(config: Run, faults: list[str], most: int = 50) -> str:
+    """Faults of a run's data as one message."""
+    more = [f"and {len(faults) - most} more"] if len(faults) > most else []
+    return "\n  ".join([f"{config.manifest}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", *faults[:most], *more])
+
+
+def with_split(manifest: pd.DataFrame, config: Run) -> pd.DataFrame:
+    """:func:`read_manifest` of a table that is read already; ``manifest_row`` is the row in the file."""
     # The split first: a row that is set aside still keeps its group out of training.
-    manifest["held_out"] = held_out(manifest, config)
+    manifest = manifest.assign(held_out=held_out(manifest, config), manifest_row=np.arange(len(manifest)) + 2)
     return manifest[~set_aside(manifest, config)].reset_index(drop=True)
 
 
@@ -139,8 +160,8 @@ def load_large_frames(config: TrainConfig, task: str, settings: TaskConfig, fram
     return load_frames(config, task, progress, settings.model_copy(update={"frame": LARGE_SIDE}), frozenset(wanted))
 
 
-# Masks that a task's labels are made from.
-_MASKS = {"vessels": ("vessel", "av"), "optic_nerve": ("disc", "disc_expert2", "disc_cup"), "lesions_dr": ("lesions",), "macula": ()}
+MASKS = {"vessels": ("vessel", "av"), "optic_nerve": ("disc", "disc_expert2", "disc_cup"), "lesions_dr": ("lesions",), "macula": ()}
+"""Task -> masks that its labels are made from."""
 
 
 def _sources(rows: pd.DataFrame, task: str, root: Path) -> list[list]:
@@ -159,11 +180,19 @@ def _sources(rows: pd.DataFrame, task: str, root: Path) -> list[list]:
             row["dataset"],
             str(row["group"]),
             bool(row["negative"]),
-            *(state(row[column]) for column in ("image", *_MASKS[task]) if isinstance(row[column], str)),
+            *(state(row[column]) for column in ("image", *MASKS[task]) if isinstance(row[column], str)),
             *([float(row["fovea_x"]), float(row["fovea_y"])] if task == "macula" else []),
         ]
         for row in rows.to_dict("records")
     ]
+
+
+def rows_digest(rows: pd.DataFrame, task: str, root: Path) -> str:
+    """Digest of what a task learns from: names, groups and sizes of files, so that a copy of the data elsewhere is the same."""
+    names = ["image", *MASKS[task]]
+    sizes = [[(root / row[c]).stat().st_size if isinstance(row[c], str) else None for c in names] for row in rows.to_dict("records")]
+    columns = ["dataset", "group", "negative", *names, *(["fovea_x", "fovea_y"] if task == "macula" else [])]
+    return hashlib.sha256(json.dumps([rows[columns].astype(str).to_numpy().tolist(), sizes]).encode()).hexdigest()[:12]
 
 
 def load_frames(
@@ -182,22 +211,14 @@ def load_frames(
     if not stem.with_suffix(".csv").exists():
         rgb_map = np.lib.format.open_memmap(f"{stem}-rgb.npy", "w+", np.uint8, (count, side, side, 3))
         label_map = np.lib.format.open_memmap(f"{stem}-label.npy", "w+", np.uint8, (count, side, side))
-        points, scales = [], []
+        points, scales, faults = [], [], []
         for index, row in enumerate(tqdm(rows.to_dict("records"), desc=f"cache {task}", disable=not progress, mininterval=10)):
-            path = config.root / row["image"]
-            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if bgr is None:
-                raise ValueError(f"{path}: row of the manifest names a photograph that could not be read")
-            rgb = np.ascontiguousarray(bgr[..., ::-1])
-            frame, fov = _frame(row, rgb, side)
-            shape = rgb.shape[:2]
-            if task == "macula":
-                label = np.zeros(shape, np.uint8)
-            elif row["negative"]:
-                label = lab.healthy_lesion_label(shape)
-            else:
-                label = lab.LABELS[task](row, config.root, shape)
-            label = np.where(fov, label | lab.FOV_BIT, 0).astype(np.uint8)
+            try:
+                rgb, label, frame = _labelled(config, task, row, side)
+            except ValueError as error:
+                faults.append(f"row {row['manifest_row']}, {error}")
+            if faults:  # only to find the others
+                continue
             rgb_map[index] = frame.warp(rgb)
             label_map[index] = warp_bits(label, frame)
             if task == "vessels":
@@ -211,16 +232,39 @@ def load_frames(
                 points.append([xs.mean(), ys.mean(), size] if len(xs) else [side / 2, side / 2, 0])
             else:
                 points.append([np.nan, np.nan])
+        if faults:
+            raise ValueError(told(config, faults))
         rgb_map.flush()
         label_map.flush()
         points = np.array([list(p) + [np.nan] * (3 - len(p)) for p in points])
         table = rows[["dataset", "image", "group", "weight", "negative"]].assign(
             point_x=points[:, 0], point_y=points[:, 1], point_size=points[:, 2], scale=scales
         )
-        table.to_csv(stem.with_suffix(".csv"), index=False)
+        # It says that the frames are all there, so it comes last and whole.
+        temporary = stem.with_suffix(".tmp")
+        table.to_csv(temporary, index=False)
+        os.replace(temporary, stem.with_suffix(".csv"))
     table = pd.read_csv(stem.with_suffix(".csv"))
     table["weight"], table["negative"] = rows["weight"].to_numpy(), rows["negative"].to_numpy()
     return Frames(np.load(f"{stem}-rgb.npy", mmap_mode="r"), np.load(f"{stem}-label.npy", mmap_mode="r"), table)
+
+
+def _labelled(config: TrainConfig, task: str, row: dict, side: int) -> tuple[np.ndarray, np.ndarray, Frame]:
+    """Photograph, bits of its label, and its frame."""
+    path = config.root / row["image"]
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(f"column 'image': {path}: expected a photograph, could not read it")
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    frame, fov = _frame(row, rgb, side)
+    shape = rgb.shape[:2]
+    if task == "macula":
+        label = np.zeros(shape, np.uint8)
+    elif row["negative"]:
+        label = lab.healthy_lesion_label(shape)
+    else:
+        label = lab.LABELS[task](row, config.root, shape)
+    return rgb, np.where(fov, label | lab.FOV_BIT, 0).astype(np.uint8), frame
 
 
 def warp_bits(label: np.ndarray, frame: Frame) -> np.ndarray:

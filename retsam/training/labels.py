@@ -38,18 +38,26 @@ def read_mask(path: Path, shape: tuple[int, int], column: str = "") -> np.ndarra
     return check_values(mask, column, path)
 
 
+def _read_column(row, column: str, root: Path, shape: tuple[int, int]) -> np.ndarray:
+    """:func:`read_mask` of a row's file, its column named where it is at fault."""
+    try:
+        return read_mask(root / row[column], shape, column)
+    except ValueError as error:
+        raise ValueError(f"column {column!r}: {error}") from error
+
+
 def vessel_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Bits of :data:`VESSEL_BITS` from the manifest's ``vessel`` and ``av`` masks; None where neither exists."""
     bits, has_av, has_vessel = VESSEL_BITS, isinstance(row["av"], str), isinstance(row["vessel"], str)
     if not (has_av or has_vessel):
         return None
     label = np.zeros(shape, np.uint8)
-    vessel = read_mask(root / row["vessel"], shape, "vessel") > 0 if has_vessel else None
+    vessel = _read_column(row, "vessel", root, shape) > 0 if has_vessel else None
     if has_vessel:
         label |= bits["known_vessel"]
         label[vessel] |= bits["vessel"]
     if has_av:
-        av = read_mask(root / row["av"], shape, "av")
+        av = _read_column(row, "av", root, shape)
         # 3 is a crossing (both); HRF also writes it where the annotator was uncertain, so there the class is unknown. 4 is uncertain.
         unsure = (av == 4) | ((av == 3) & (row["dataset"] == "hrf"))
         label[(av == 1) | ((av == 3) & ~unsure)] |= bits["artery"]
@@ -75,15 +83,15 @@ def nerve_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
     bits = NERVE_BITS
     label = np.zeros(shape, np.uint8)
     if isinstance(row["disc_cup"], str):
-        mask = read_mask(root / row["disc_cup"], shape, "disc_cup")
+        mask = _read_column(row, "disc_cup", root, shape)
         label |= bits["known_disc"] | bits["known_cup"]
         label[mask >= 1] |= bits["disc"]
         label[mask == 2] |= bits["cup"]
     elif isinstance(row["disc"], str):
-        disc = read_mask(root / row["disc"], shape, "disc") > 0
+        disc = _read_column(row, "disc", root, shape) > 0
         known = np.ones(shape, bool)
         if isinstance(row["disc_expert2"], str):
-            other = read_mask(root / row["disc_expert2"], shape, "disc_expert2") > 0
+            other = _read_column(row, "disc_expert2", root, shape) > 0
             known, disc = disc == other, disc & other
         label[known] |= bits["known_disc"]
         label[disc] |= bits["disc"]
@@ -110,7 +118,7 @@ def lesion_label(row, root: Path, shape: tuple[int, int]) -> np.ndarray | None:
         return None
     if lesions_looked_for(row) != ALL_LESIONS:
         raise ValueError(f"{root / row['lesions']}: {PARTLY_LABELLED}, found lesions_labelled {row['lesions_labelled']}")
-    return read_mask(root / row["lesions"], shape, "lesions") | np.uint8(LESION_BITS["known"])
+    return _read_column(row, "lesions", root, shape) | np.uint8(LESION_BITS["known"])
 
 
 def healthy_lesion_label(shape: tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def false_alarms(frames: Frames, weights: Path, cache: Path) -> dict[int, np.nda
             if shown.sum() > 0:
                 ys, xs = np.unravel_index(rng.choice(shown.size, _POINTS, p=shown / shown.sum()), (side, side))
                 found[str(index)] = np.stack([xs, ys], 1)
-        np.savez(path, **found)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **found)
+        os.replace(temporary, path)  # a killed run leaves no half of it
     with np.load(path) as stored:
         return {int(name): stored[name] for name in stored.files}
 

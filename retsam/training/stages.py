@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retsam.training.checks import check_run
 from retsam.training.config import TrainConfig
+from retsam.training.ranks import together
 from retsam.training.trainer import train
 
 
@@ -41,7 +43,10 @@ def run_stage(config: TrainConfig, stage: str | None = None, only: tuple[str, ..
     if config.stage == "experts":
         tasks = only or tuple(config.tasks)
         share = None if minutes is None else minutes / len(tasks)
-        return [train(config.model_copy(update={"tasks": {t: config.tasks[t]}, "out": config.out / t}), share) for t in tasks]
+        # The faults of all tasks now, not those of the second when the first is trained.
+        check_run(config.model_copy(update={"tasks": {t: config.tasks[t] for t in tasks}}))
+        with together():
+            return [train(config.model_copy(update={"tasks": {t: config.tasks[t]}, "out": config.out / t}), share) for t in tasks]
     if config.stage == "adapt" and config.init in ("imagenet", "random"):
         raise ValueError("stage adapt starts from a trained network: set `init` to its .safetensors file")
     return [train(config, minutes)]

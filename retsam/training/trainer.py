@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import logging
 import os
 import time
@@ -20,10 +21,13 @@ from retsam.segmentation.network import DECODERS, VIEWS, RetinaNetwork
 from retsam.segmentation.precision import autocast
 from retsam.segmentation.weights import load_state, of_view, save_weights
 from retsam.training import losses
+from retsam.training.checks import check_run
 from retsam.training.config import TaskConfig, TrainConfig
-from retsam.training.frames import Frames, load_frames, load_large_frames
+from retsam.training.frames import Frames, load_frames, load_large_frames, read_manifest, rows_digest, task_rows
 from retsam.training.mine import false_alarms
 from retsam.training.pseudo import load_pseudo
+from retsam.training.ranks import agreed, first_alone, rank, together, world
+from retsam.training.resume import describe, require_same, table_digest
 from retsam.training.sampler import LARGE_CROP, Batch, BatchStream, TaskSampler
 
 log = logging.getLogger(__name__)
@@ -44,17 +48,30 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     -------
     Path
         ``<out>/weights.safetensors``: the moving average of the weights, half precision.
+
+    Raises
+    ------
+    ValueError
+        If the data have faults (:func:`retsam.training.checks.check_run`), or the checkpoint is of another run.
     """
+    with together():
+        return _train(config, minutes)
+
+
+def _train(config: TrainConfig, minutes: float | None) -> Path:
     view = own_view(config) if config.own_trunk else shared_view(config)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = _device(rank, world)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.threads and device.type == "cpu":
         torch.set_num_threads(config.threads)
     if device.type == "cpu":
         keep_freed_memory()
+    check_run(config)
+    run = describe(config, _data(config))
+    checkpoint = _read_checkpoint(config, run)
     config.out.mkdir(parents=True, exist_ok=True)
-    samplers, shares = task_samplers(config, rank == 0)
-    if config.pseudo_labels is not None and (config.pseudo_labels / "vessels.csv").exists() and "vessels" in config.tasks:
+    with first_alone():
+        samplers, shares = task_samplers(config, rank() == 0)
+    if _joins_pseudo(config):
         samplers["pseudo"] = TaskSampler("vessels", load_pseudo(config.pseudo_labels), config.tasks["vessels"], config.pseudo_weight)
         shares["pseudo"] = config.pseudo_share * shares["vessels"]
     model = RetinaNetwork({task: DECODERS[task] for task in config.tasks}, pens=config.pens).to(device, memory_format=torch.channels_last)
@@ -68,14 +85,16 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
     groups = [{"params": trunk, "factor": config.encoder_rate}, {"params": rest, "factor": 1.0}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    step = _resume(config, model, average, optimiser)
-    runner = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world > 1 else model
-    seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
+    step = 0 if checkpoint is None else _resume(checkpoint, model, average, optimiser)
+    if step >= config.steps:
+        log.warning("%s: all %d steps are done, nothing is left to do; raise `steps` to prolong the run", config.out, config.steps)
+    runner = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world() > 1 else model
+    seed = int(np.random.SeedSequence([config.seed, step, rank()]).generate_state(1)[0])
     stream = BatchStream(samplers, shares, seed, config.loaders)
     finishing = False
-    log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
+    losses_log, started, running = Log(config.out / "log.csv"), time.monotonic(), {}
     try:
-        while step < config.steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+        while step < config.steps and (minutes is None or not agreed(time.monotonic() - started >= 60 * minutes, device)):
             # Over the last part, statistics are those of prediction, so that every task's crops meet the same network in both.
             last_part = step >= config.steps * (1 - config.cooldown)
             model.encoder.adapt_statistics(not config.only and not last_part)
@@ -99,16 +118,29 @@ def train(config: TrainConfig, minutes: float | None = None) -> Path:
             _average(average, model, min(config.ema, (1 + step) / (10 + step)))
             for name, value in terms.items():
                 running.setdefault(f"{batch.name}.{name}", []).append(float(value.detach()))
-            if step % 50 == 0 and rank == 0:
-                log.write(step, time.monotonic() - started, optimiser.param_groups[1]["lr"], running)
+            if step % 50 == 0 and rank() == 0:
+                losses_log.write(step, time.monotonic() - started, optimiser.param_groups[1]["lr"], running)
                 running = {}
-            if step % config.checkpoint_every == 0 and rank == 0:
-                _checkpoint(config, model, average, optimiser, step)
+            if step % config.checkpoint_every == 0 and rank() == 0:
+                _checkpoint(config, run, model, average, optimiser, step)
     finally:
         stream.close()
-    if rank == 0:
-        _checkpoint(config, model, average, optimiser, step)
+    if rank() == 0:
+        _checkpoint(config, run, model, average, optimiser, step)
     return config.out / "weights.safetensors"
+
+
+def _joins_pseudo(config: TrainConfig) -> bool:
+    """Whether the run learns from pseudo-labels: experts come before them."""
+    return config.pseudo_labels is not None and config.stage != "experts"
+
+
+def _data(config: TrainConfig) -> dict[str, str]:
+    """Digests of what the tasks learn from."""
+    manifest = read_manifest(config)
+    rows = {task: task_rows(manifest, task, settings, config.seed) for task, settings in config.tasks.items()}
+    digests = {task: rows_digest(part, task, config.root) for task, part in rows.items()}
+    return digests | ({"pseudo": table_digest(load_pseudo(config.pseudo_labels).table)} if _joins_pseudo(config) else {})
 
 
 def task_samplers(config: TrainConfig, progress: bool = True) -> tuple[dict[str, TaskSampler], dict[str, float]]:
@@ -219,16 +251,6 @@ def batch_loss(model: nn.Module, batch: Batch, device: torch.device) -> dict[str
     return _LOSSES[batch.task](logits, label)
 
 
-def _device(rank: int, world: int) -> torch.device:
-    cuda = torch.cuda.is_available()
-    if world > 1:
-        torch.distributed.init_process_group("nccl" if cuda else "gloo")
-    if not cuda:
-        return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cuda")
-
-
 def _initialise(model: RetinaNetwork, init: str, view: str | None = None, pens: dict[str, list[str]] | None = None) -> None:
     """Start from ImageNet or from a weights file: from the network of one view where it is given, else from the tensors that views share.
     Pens start anew unless the file names the same ones: a row of their table means the data set that it was trained on."""
@@ -280,23 +302,35 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             own.copy_(other)
 
 
-def _resume(config: TrainConfig, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _read_checkpoint(config: TrainConfig, run: dict[str, object]) -> dict | None:
     path = config.out / "checkpoint.pt"
     if not path.exists():
-        return 0
+        return None
     state = torch.load(path, map_location="cpu", weights_only=True)
+    require_same(path, state, run)
+    return state
+
+
+def _resume(state: dict, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
 
 
-def _checkpoint(config: TrainConfig, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _checkpoint(
+    config: TrainConfig,
+    run: dict[str, object],
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+) -> None:
     """Write checkpoint and exported weights under temporary names, then rename: a killed run never leaves half a file."""
     temporary = config.out / "checkpoint.tmp"
-    torch.save(
-        {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, temporary
-    )
+    state = {"run": json.dumps(run), "step": step}
+    state |= {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+    torch.save(state, temporary)
     os.replace(temporary, config.out / "checkpoint.pt")
     save_weights(config.out / "weights.safetensors", average, {"step": step, "stage": config.stage, "pens": config.pens})
 

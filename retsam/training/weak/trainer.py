@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 import os
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from retsam.segmentation.precision import autocast, fastest_dtype
 from retsam.segmentation.weak import WeakHeads
 from retsam.segmentation.weights import load_state, save_weights
+from retsam.training.resume import describe, require_same, table_digest
 from retsam.training.trainer import Log
 from retsam.training.weak.config import WeakConfig
 from retsam.training.weak.features import LEVELS, Features, load_features, trunk_digest
 from retsam.training.weak.losses import batch_loss
+from retsam.training.weak.words import labelled
 
 
 def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
@@ -36,7 +41,7 @@ def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
     Raises
     ------
     ValueError
-        If the checkpoint was trained on another trunk.
+        If the checkpoint was trained on another trunk, or with other data or settings.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -51,7 +56,10 @@ def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     trunk = trunk_digest(config.base)
-    step = _resume(config, trunk, model, average, optimiser)
+    run = describe(config, {"words": _words_digest(config)})
+    step = _resume(config, trunk, run, model, average, optimiser)
+    if step >= config.steps:
+        logging.getLogger(__name__).warning("%s: all %d steps are done, nothing is left to do", config.out, config.steps)
     rng = np.random.default_rng([config.seed, step])
     draw = _Draw(config, features)
     names = {name: (word, [model.targets.index(t) for t in word.targets]) for name, word in config.words.items()}
@@ -79,8 +87,8 @@ def train_weak(config: WeakConfig, minutes: float | None = None) -> Path:
             log.write(step, time.monotonic() - started, rate, running)
             running = {}
         if step % config.checkpoint_every == 0:
-            _checkpoint(config, trunk, model, average, optimiser, step)
-    _checkpoint(config, trunk, model, average, optimiser, step)
+            _checkpoint(config, trunk, run, model, average, optimiser, step)
+    _checkpoint(config, trunk, run, model, average, optimiser, step)
     return config.out / "weak.safetensors"
 
 
@@ -140,23 +148,29 @@ def _begin_with(config: WeakConfig, model: WeakHeads) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def _resume(config: WeakConfig, trunk: str, model, average, optimiser) -> int:
+def _words_digest(config: WeakConfig) -> str:
+    rows, words = labelled(config)
+    return table_digest(pd.concat([rows[["dataset", "image", "group", "part"]], words], axis=1))
+
+
+def _resume(config: WeakConfig, trunk: str, run: dict, model, average, optimiser) -> int:
     path = config.out / "checkpoint.pt"
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["trunk"] != trunk:
         raise ValueError(f"{path}: was trained on the trunk {state['trunk']}, but {config.base} has {trunk}; name a new `out`")
+    require_same(path, state, run)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
 
 
-def _checkpoint(config: WeakConfig, trunk: str, model, average, optimiser, step: int) -> None:
+def _checkpoint(config: WeakConfig, trunk: str, run: dict, model, average, optimiser, step: int) -> None:
     """Checkpoint and exported heads under temporary names, then renamed: a killed run never leaves half a file."""
     temporary = config.out / "checkpoint.tmp"
-    state = {"trunk": trunk, "step": step}
+    state = {"trunk": trunk, "step": step, "run": json.dumps(run)}
     state |= {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
     torch.save(state, temporary)
     os.replace(temporary, config.out / "checkpoint.pt")
