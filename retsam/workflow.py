@@ -78,10 +78,22 @@ class StudyPlan:
 
     @property
     def segment_threads(self) -> int:
-        """Threads of a segmentation job: on CPU one, because more shards at a time are faster than more threads a shard; beside a GPU, two
-        more that read and resample ahead of it."""
-        cpu = self.config.segmentation.device == "cpu" or (self.config.segmentation.device == "auto" and shutil.which("nvidia-smi") is None)
-        return 1 if cpu else 1 + self.config.segmentation.workers
+        """Threads of a segmentation job: the network's, one unless the study says more, because more shards at a time are faster than more
+        threads a shard; beside a GPU also those that read and resample ahead of it."""
+        settings = self.config.segmentation
+        cpu = settings.device == "cpu" or (settings.device == "auto" and shutil.which("nvidia-smi") is None)
+        return (settings.threads or 1) + (0 if cpu else settings.workers)
+
+    @property
+    def measure_threads(self) -> int:
+        """Threads of a measuring job, each a worker: one unless the study says more; one where a Dask cluster elsewhere does the work."""
+        settings = self.config.biomarkers
+        return settings.workers or 1 if settings.scheduler in ("threads", "processes") else 1
+
+    @property
+    def associate_threads(self) -> int:
+        """Threads of the job of associations: two unless the study says otherwise."""
+        return self.config.association.workers or 2
 
     @property
     def segment_environment(self) -> str:
@@ -242,11 +254,13 @@ def prepare_environment(plan: StudyPlan) -> None:
     """Set what jobs inherit: the path of the command, the run's id, and settings that decide how but not what is computed.
 
     The latter (device, batch size, workers) travel in the environment and not in the stages' settings, so that changing them
-    recomputes nothing.
+    recomputes nothing. How many threads a job has is the rule's affair: Snakemake reserves them and sets ``OMP_NUM_THREADS``, which torch
+    heeds, so ``--set-threads`` and the cores of the machine have the last word.
     """
     beside = str(Path(sys.executable).parent)
     if os.environ.get("PATH", "").split(os.pathsep)[0] != beside:
         os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", "")])
     os.environ.setdefault("RETSAM_RUN_ID", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}")
     os.environ.setdefault("RETSAM_SOURCE", str(Path(__file__).resolve().parent.parent))
-    os.environ["RETSAM_EXECUTION"] = json.dumps(execution_settings(plan.config))
+    settings = execution_settings(plan.config)
+    os.environ["RETSAM_EXECUTION"] = json.dumps({key: value for key, value in settings.items() if key != "segmentation.threads"})

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from workflow_study import ROOT, change, finish, planned, snakemake, write_study
 
+from retsam.config import parse_config
 from retsam.provenance import check_pen
 from retsam.segmentation.config import SegmentationConfig
+from retsam.workflow import StudyPlan
 
 AFTER_ASSOCIATION = {"associate": 1, "provenance": 1, "report": 1}
 
@@ -86,7 +88,30 @@ def test_two_edits_at_once_recompute_what_both_touch(study):
 def test_how_it_runs_changes_nothing(study):
     with edited(study):
         change(study, segmentation__device="cpu", segmentation__batch_size=4, biomarkers__workers=2, association__workers=1)
+        change(study, segmentation__threads=2, biomarkers__scheduler="threads")
         assert planned(study) == {}
+
+
+def test_threads_of_a_job_are_what_the_study_says(monkeypatch):
+    monkeypatch.setattr("retsam.workflow.shutil.which", lambda name: None)
+
+    def threads(**sections) -> tuple[int, int, int]:
+        plan = StudyPlan(parse_config({"cohort": {"samplesheet": "s.csv"}, **sections}))
+        return plan.segment_threads, plan.measure_threads, plan.associate_threads
+
+    assert threads() == (1, 1, 2)
+    assert threads(segmentation={"threads": 3}, biomarkers={"workers": 4}, association={"workers": 1}) == (3, 4, 1)
+    assert threads(segmentation={"device": "cuda", "threads": 3, "workers": 5})[0] == 8
+    assert threads(biomarkers={"workers": 4, "scheduler": "tcp://host:8786"})[1] == 1
+
+
+def test_jobs_use_the_threads_that_snakemake_reserved(study):
+    with edited(study):
+        change(study, segmentation__threads=2, biomarkers__workers=2, association__workers=1)
+        done = snakemake("--configfile", str(study), "-n", "-p", "--forcerun", "measure", "segment", cwd=study.parent)
+        more = snakemake("--configfile", str(study), "-n", "-p", "--forcerun", "measure", "--set-threads", "measure=1", cwd=study.parent)
+    assert "--workers 2 --out" in done.stdout and "--workers 1 --out" in done.stdout
+    assert "--workers 2 --out" not in more.stdout
 
 
 def test_a_photograph_added_at_the_end_recomputes_its_shard_and_the_gathers(study):

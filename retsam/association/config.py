@@ -268,7 +268,9 @@ class AssociationConfig(_Section):
     )
     robustness: Robustness = Field(default_factory=Robustness, description="Further analyses.")
     circularity: Circularity = Field(default_factory=Circularity, description="Labels that segmentation has already seen.")
-    workers: int = Field(0, ge=0, description="Threads; 0 means one a CPU core. The answer is the same for any number.")
+    workers: int = Field(
+        0, ge=0, description="Threads; 0 means one a CPU core, in the workflow two. The answer is the same for any number."
+    )
 
     @field_validator("outcomes", mode="before")
     @classmethod

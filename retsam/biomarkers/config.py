@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -35,7 +35,7 @@ DISC_FLOOR_PX = 12.0
 class BiomarkersConfig(BaseModel):
     """How biomarkers are measured: families, scale, what is too little to measure on, and where the work runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     families: tuple[str, ...] = Field(
         ("image", "vessels", "optic_nerve", "macula", "phenotypes", "lesions"),
@@ -43,7 +43,8 @@ class BiomarkersConfig(BaseModel):
     )
     um_per_dd: float = Field(
         1800.0,
-        gt=0,
+        ge=500,
+        le=5000,
         description="Diameter of the optic disc in micrometres: the scale where neither the table nor the DICOM header gives a pixel size.",
     )
     min_zone_share: float = Field(
@@ -72,7 +73,7 @@ class BiomarkersConfig(BaseModel):
         description="Least disc diameter, in native pixels, for measures of disc, cup and rim (a 0.05 step of cup-to-disc ratio is then "
         "0.6 px); below it they are null (`resolution_too_low`), but for where disc and fovea lie to each other.",
     )
-    min_fov_diameter_px: dict[str, int] = Field(
+    min_fov_diameter_px: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: dict(RESOLUTION_FLOORS),
         description="Least diameter of the field of view in native pixels, by kind of biomarker; below it: `resolution_too_low`.",
     )
@@ -89,7 +90,12 @@ class BiomarkersConfig(BaseModel):
         description="Where images are measured: `processes` or `threads` (a Dask cluster on this machine), `synchronous` (in this process) "
         "or the address of a Dask scheduler (`tcp://host:port`). The answer is the same on all.",
     )
-    workers: int = Field(0, ge=0, description="Workers on this machine; 0 means one a CPU core. With one, no cluster is started.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Workers on this machine; 0 means one a CPU core, in the workflow one a job, since it measures several shards at once. "
+        "With one, no cluster is started.",
+    )
     images_per_task: int = Field(16, ge=1, description="Images a task reads and measures at a time; bounds the memory of a worker.")
 
     @field_validator("families")

@@ -23,7 +23,11 @@ class SegmentationConfig(BaseModel):
         "auto", description="`auto` takes bfloat16 where the processor computes it natively, else float32, and says which."
     )
     batch_size: int = Field(1, ge=1, description="Photographs a pass. 1 is fastest on CPU; 8 to 16 on a GPU.")
-    threads: int = Field(0, ge=0, description="Threads of torch on CPU; 0 takes all cores.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of torch on CPU; 0 takes all cores, in the workflow one a job, since it segments several shards at a time.",
+    )
     workers: int = Field(2, ge=1, description="Threads that read and resample photographs ahead of the network.")
     flips: Literal["auto"] | bool = Field(
         "auto",

@@ -22,7 +22,7 @@ rule associate:
     params:
         # The list of photographs that taught the weights: their subjects are left out.
         learned=PLAN.model_digests.get("associate", ""),
-    threads: 2
+    threads: PLAN.associate_threads
     resources:
         # 100,000 photographs: 1.4 GB with 164 biomarkers, 3.1 GB before the fits with all 1,284 (docs/benchmarks/scale.md)
         mem_mb=lambda wildcards, attempt: 4000 * attempt,

@@ -11,8 +11,8 @@ rule measure:
         f"{RESULTS}/logs/measure/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/measure/{{shard}}.tsv"
-    # One, because more shards at a time are faster than more workers a shard (each starts Python anew); --set-threads measure=N passes N.
-    threads: 1
+    # `biomarkers.workers`; left out one, because more shards at a time are faster than more workers a shard (each starts Python anew).
+    threads: PLAN.measure_threads
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
