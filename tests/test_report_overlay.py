@@ -9,6 +9,7 @@ from report_study import photograph
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Masks
 from retsam.masks.overlay import COLOURS, overlay
+from retsam.segmentation.targets import TARGETS
 
 
 @pytest.fixture
@@ -91,6 +92,11 @@ def test_faults_say_what_was_expected(pair):
         overlay(rgb, masks, ["drusen"])
 
 
+def test_every_target_has_a_colour_of_its_own():
+    assert set(COLOURS) == set(TARGETS)
+    assert len(set(COLOURS.values())) == len(COLOURS) - 1, "disc and fovea, a contour and a cross, share white"
+
+
 def test_colours_stay_apart_for_colour_blind_readers():
     """Brettel-like projection by Vienot 1999: pairs that lie on each other keep a visible distance for protan and deutan readers."""
     linear = {n: ((np.array(c) / 255) ** 2.2) for n, c in COLOURS.items()}
@@ -105,5 +111,8 @@ def test_colours_stay_apart_for_colour_blind_readers():
             ("microaneurysm", "hard_exudate"),
             ("hemorrhage", "hard_exudate"),
             ("hard_exudate", "cotton_wool_spot"),
+            ("myelinated_nerve_fiber", "vitreous_degeneration"),
+            ("myelinated_nerve_fiber", "hard_exudate"),
+            ("laser_spot", "hard_exudate"),
         ):
             assert np.linalg.norm(seen[a] - seen[b]) > 0.2, (a, b)

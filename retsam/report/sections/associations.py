@@ -127,7 +127,8 @@ def associations(study: Study, page: Page, minimum: int, weak: Collection[str] =
         else "",
         ". Dashed lines in the plots are the Bonferroni threshold and the largest p with q at or under ",
         str(a),
-        f".{cases_note(study)} Associations are not effects: confounding, selection and measurement by a model all remain, and are looked at further down.",
+        f".{cases_note(study)} Associations are not effects: "
+        "confounding, selection and measurement by a model all remain, and are looked at further down.",
         marks,
     )
     bar = tag("div", "", id="association-bar", class_="bar", role="group", aria_label="What the association plots show")
