@@ -179,7 +179,7 @@ def _rows(config: AssociationConfig, sample: Sample, circles: pd.DataFrame | Non
         out.append(f"Left out were rows with {'; '.join(f'{c} = {_values(v)}' for c, v in config.exclude.items())}.")
     if circles is not None and len(circles):
         touched = circles["circular"].astype(bool) | circles["note"].eq("learned_from_subjects_left_out")
-        concerned = f"; this concerns {int(touched.sum())} biomarkers" if touched.any() else ""
+        concerned = f"; this concerns {int(touched.sum())} biomarkers" if touched.any() else "; none of them was left among these rows"
         out.append(f"Subjects whose labels taught a segmentation head were {_HELD[config.circularity.use]}{concerned}.")
     defined = [_defined(o) for o in config.outcomes]
     if any(d != o.name for d, o in zip(defined, config.outcomes, strict=True)):
@@ -239,11 +239,11 @@ def _models(config: AssociationConfig, kinds: dict[str, list[str]], cite: _Citat
     if parts:
         out.append("Associations were estimated for " + "; ".join(parts) + ".")
     if set(CORRELATED) & set(kinds):
-        small = _SMALL[m.small_sample] + (f" {cite(m.small_sample)}" if m.small_sample in _REFERENCES else "")
         if m.correlation == "independence":
             working = f"independence within a cluster, which asks nothing of the fellow eye's biomarker {cite('pepe')}"
         else:
             working = "exchangeable correlation within a cluster"
+        small = _SMALL[m.small_sample] + (f" {cite(m.small_sample)}" if m.small_sample in _REFERENCES else "")
         out.append(f"Estimating equations assumed working {working}; inference used {small}.")
         if m.correlation == "exchangeable":
             out.append(

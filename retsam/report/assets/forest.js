@@ -36,7 +36,8 @@ class ForestPlot {
   draw() {
     if (!this.spec || !this.width) return;
     const s = this.spec, W = this.width, narrow = W < 640;
-    const columns = (s.columns || []).filter((c) => c.label);
+    // A column is as wide as its longest text: a wide interval must not run into the plot.
+    const columns = (s.columns || []).map((c, i) => ({ ...c, i, width: Math.max(c.width, 14 + 6.3 * Math.max(0, ...s.rows.map((r) => ((r.cells && r.cells[i]) || "").length))) })).filter((c) => c.label);
     const right = narrow ? 8 : columns.reduce((t, c) => t + c.width, 0) + 8;
     const longest = Math.max(8, ...s.rows.map((r) => (r.heading || r.label || "").length + (r.indent ? 2 : 0)));
     const left = narrow ? 8 : Math.min(W * 0.34, 16 + longest * 6.6);
@@ -83,7 +84,7 @@ class ForestPlot {
         } else {
           root.append(svg("text", { class: "rowlabel", x: 2 + indent, y: mid, "dominant-baseline": "central" }, clipLabel(r.label, Math.floor((left - indent) / 6.3))));
           let at = W - right + 8;
-          columns.forEach((c) => { root.append(svg("text", { class: "cell", x: at + c.width - 8, y: mid, "text-anchor": "end", "dominant-baseline": "central" }, (r.cells && r.cells[s.columns.indexOf(c)]) || "")); at += c.width; });
+          columns.forEach((c) => { root.append(svg("text", { class: "cell", x: at + c.width - 8, y: mid, "text-anchor": "end", "dominant-baseline": "central" }, (r.cells && r.cells[c.i]) || "")); at += c.width; });
         }
         if (finite(r.est)) this.interval(root, r, x, mid, dom);
         else root.append(svg("text", { class: "cell muted", x: narrow ? 2 + indent : left + 8, y: mid, "dominant-baseline": "central" }, clipLabel(absence(r), Math.floor((W - left - right) / 6))));
