@@ -42,6 +42,7 @@ def measure(context, config_path, stores, masks, out, graphs, scheduler, workers
       um_per_px           micrometres per pixel; without it one disc diameter is taken as 1.8 mm
       status, reason, detail      of `retsam masks export`: a row with status failed stays a failed row
 
+    Of what `retsam masks export` writes, the PNGs of these names are measured (its masks.csv), not disc, cup, av and single lesions.
     Columns of other names are not used, and named on stderr; those that look like one of these are a fault.
     Masks must be lossless: a JPEG smears zeros and ones into each other, and is refused.
     Masks are measured at their own resolution. What cannot be measured is empty, with the reason in the column `<name>__reason`.
