@@ -161,6 +161,40 @@ def test_a_part_too_small_to_be_shown_is_no_zero(report):
     assert any(c.startswith(("<5", "> ")) for c in cells)
 
 
+def test_bars_of_grades_are_whole_and_their_legend_names_what_is_drawn(report):
+    cells = report.execute_script("return [...document.querySelectorAll('#fig-quality .host text.cell')].map(t => t.textContent)")
+    assert cells and set(cells) == {"100.0 %"}
+    swatches, bars = report.execute_script(
+        "const r = [...document.querySelectorAll('#fig-quality .host rect:not(.row)')]; const of = (f) => [...new Set(r.filter(f).map("
+        "e => e.style.fill))].sort().join(); return [of(e => e.height.baseVal.value === 11), of(e => e.height.baseVal.value !== 11)]"
+    )
+    assert swatches == bars
+
+
+def test_without_a_curve_quintiles_are_against_the_lowest(report):
+    """The curves are taken out of the page's data, its quintiles put in, one with a wide interval, and the page is opened again."""
+    labels = "return [...document.querySelectorAll('#fig-shape .host text')].map(t => t.textContent).join('|')"
+    assert "against the median" in report.execute_script(labels) and "cubic spline" in report.execute_script(labels)
+    report.execute_script(
+        "const n = document.getElementById('data-shape'), b = JSON.parse(n.textContent);"
+        "b.spline.columns.est = b.spline.columns.est.map(() => null); const q = b.quintiles.columns, each = (f) => q.quintile.map(f);"
+        "q.median = each(k => k); q.est = each(k => k / 5); q.lo = each(k => k / 5 - 0.1); q.hi = each(k => k === 5 ? 50 : k / 5 + 0.1);"
+        "n.textContent = JSON.stringify(b);"
+    )
+    source = report.execute_script("return '<!doctype html>' + document.documentElement.outerHTML")
+    path = report.downloads / "without_curve.html"
+    path.write_text(source, encoding="utf-8")
+    report.get(path.as_uri())
+    wait(report, "return document.documentElement.dataset.ready === 'true' && document.querySelector('#fig-shape .host svg')")
+    shown = report.execute_script(labels)
+    path.unlink()
+    assert "against the lowest quintile" in shown and "cubic spline" not in shown and "quintiles, 95 % CI" in shown
+    assert report.execute_script("return document.querySelectorAll('#fig-shape path.beyond').length") == 1, "an interval leaves the plot"
+    assert "No curve could be fitted." in report.execute_script(
+        "return [...document.querySelectorAll('#fig-shape .figure-note')].pop().textContent"
+    )
+
+
 def test_names_of_the_heat_map_are_whole_where_there_is_room(report):
     drawn, names = report.execute_script(
         "const f = document.querySelector('#fig-correlation canvas').closest('.fig'); const texts = [];"
