@@ -102,6 +102,11 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # no fault of a file that the user named
+            raise
+        click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
 
 
 def repository_root() -> Path:

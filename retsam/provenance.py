@@ -19,6 +19,7 @@ import click
 from safetensors import SafetensorError, safe_open
 
 from retsam._version import __version__
+from retsam.cli_types import Output
 
 #: Packages whose versions decide figures.
 PACKAGES = (
@@ -240,7 +241,7 @@ def collect(config, results: Path) -> dict[str, Any]:
 @click.command("provenance")
 @click.option("--config", "config_path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The study's configuration.")
 @click.option("--results", required=True, type=click.Path(file_okay=False, exists=True, path_type=Path), help="The study's results folder.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
+@click.option("--out", required=True, type=Output(".json"), help="JSON file to write.")
 def command(config_path: Path, results: Path, out: Path) -> None:
     """Write versions, hashes, commands and times of a study into one JSON file.
 
@@ -251,6 +252,7 @@ def command(config_path: Path, results: Path, out: Path) -> None:
     from retsam.config import load_config
 
     record = collect(load_config(config_path), results)
+    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
     temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, out)

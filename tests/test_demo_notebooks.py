@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from retsam.demo.population import simulate
 
@@ -31,7 +33,8 @@ def _results(folder: Path) -> None:
     """A study's tables, with biomarkers taken from the parameters of a simulated population (no photographs needed)."""
     from retsam.association import AssociationConfig, associate
 
-    table, parameters = simulate(120, 768, seed=9)
+    # As many eyes as the demo's study has after quality control.
+    table, parameters = simulate(60, 768, seed=0)
     rng = np.random.default_rng(0)
     cohort = table.assign(image_id=[f"i{k}" for k in range(len(table))], status="ok", reason=None, dr=(table["dr_grade"] > 0).astype(int))
     cohort = cohort.rename(columns={"pathological_myopia": "myopia"})
@@ -72,6 +75,21 @@ def test_custom_model(tmp_path, monkeypatch):
     _results(tmp_path)
     monkeypatch.setenv("RETSAM_RESULTS", str(tmp_path))
     _, text = _run("02_from_tables_to_a_custom_model.ipynb")
-    assert "228 eyes of 120 subjects" in text
+    assert "eyes of 60 subjects" in text
     effect = float(text.split("vertical cup-to-disc ratio in glaucoma: ")[1].split(" ")[0])
     assert effect == pytest.approx(0.24, abs=0.05), "the effect that the population was given must come back"
+    for start in ("odds ratio of hypertension per 10 um narrower: ", "glaucoma:C(sex)[T.male]: "):
+        value, low, high, p = map(float, re.match(r"(\S+) \((\S+) to (\S+)\), p = (\S+)", text.split(start)[1]).groups())
+        assert low < value < high and 0 <= p <= 1 and high - low < 10, text
+
+
+def test_a_model_that_did_not_fit_is_told(tmp_path, monkeypatch):
+    """Cases and controls separated: an odds ratio without end is no result."""
+    _results(tmp_path)
+    biomarkers = pd.read_parquet(tmp_path / "biomarkers.parquet")
+    ill = pd.read_parquet(tmp_path / "cohort.parquet")["hypertension"]
+    biomarkers["crae_um"] = biomarkers["crae_um"].where(biomarkers["crae_um"].isna(), 150.0 - 40.0 * ill + np.arange(len(ill)) % 7)
+    biomarkers.to_parquet(tmp_path / "biomarkers.parquet")
+    monkeypatch.setenv("RETSAM_RESULTS", str(tmp_path))
+    with pytest.raises(CellExecutionError, match="did not fit: .*separated"):
+        _run("02_from_tables_to_a_custom_model.ipynb")

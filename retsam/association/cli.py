@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from retsam.cli_types import Number, Output, Table
 
 
 @click.command()
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Configuration of the study.")
-@click.option("--cohort", "cohort_path", required=True, type=click.Path(exists=True, dir_okay=False), help="cohort.parquet")
-@click.option("--quality", "quality_path", required=True, type=click.Path(exists=True, dir_okay=False), help="quality.parquet")
-@click.option("--biomarkers", "biomarkers_path", required=True, type=click.Path(exists=True, dir_okay=False), help="biomarkers.parquet")
-@click.option(
-    "--out", required=True, type=click.Path(dir_okay=False), help="associations.parquet; .csv, .json and tables/ are written beside it."
-)
-@click.option("--workers", type=int, default=None, help="Threads; the config's value if left out (0: one a CPU core).")
+@click.option("--cohort", "cohort_path", required=True, type=Table(made_by="retsam ingest"), help="cohort.parquet")
+@click.option("--quality", "quality_path", required=True, type=Table(made_by="retsam quality grade"), help="quality.parquet")
+@click.option("--biomarkers", "biomarkers_path", required=True, type=Table(made_by="retsam measure gather"), help="biomarkers.parquet")
+@click.option("--out", required=True, type=Output(".parquet"), help="associations.parquet; .csv, .json and tables/ are written beside it.")
+@click.option("--workers", type=click.IntRange(0), default=None, help="Threads; the config's value if left out (0: one a CPU core).")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def associate(config_path, cohort_path, quality_path, biomarkers_path, out, workers, quiet) -> None:
     """Associations of every biomarker with every outcome, with the plan's covariate sets, subgroups and further analyses.
@@ -73,13 +75,11 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
 @click.option(
     "--study", "studies", required=True, multiple=True, metavar="NAME=FILE", help="A study's associations.parquet; give two or more."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Table to write (.parquet; a .csv is written beside it).")
+@click.option("--out", required=True, type=Output(".parquet"), help="Table to write (.parquet; a .csv is written beside it).")
 @click.option(
     "--method", type=click.Choice(["bonferroni", "holm", "bh", "by"]), default="bh", show_default=True, help="Correction for multiplicity."
 )
-@click.option(
-    "--level", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True, help="Coverage of intervals."
-)
+@click.option("--level", type=Number(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True, help="Coverage of intervals.")
 def meta(studies, out, method, level) -> None:
     """Compare and pool the associations of two or more studies (fixed and random effects).
 
@@ -87,14 +87,12 @@ def meta(studies, out, method, level) -> None:
     Example:
       retsam meta --study odir=results/odir/associations.parquet --study mine=results/mine/associations.parquet --out results/meta.parquet
     """
-    from pathlib import Path
-
     import pandas as pd
 
     from retsam.association.meta import meta_analysis
     from retsam.association.tables import write_csv
 
-    tables, faults = {}, []
+    tables, faults, kind = {}, [], Table("outcome", "biomarker", made_by="retsam associate")
     for study in studies:
         name, _, path = study.partition("=")
         if not name or not path:
@@ -104,6 +102,7 @@ def meta(studies, out, method, level) -> None:
         elif not Path(path).is_file():
             faults.append(f"--study {study!r}: no such file")
         else:
+            kind.check(Path(path))
             tables[name] = pd.read_parquet(path)
     if not faults and len(tables) < 2:
         faults.append("give two studies or more")
@@ -113,7 +112,7 @@ def meta(studies, out, method, level) -> None:
         pooled = meta_analysis(tables, level, method)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     pooled.to_parquet(out, index=False)
-    write_csv(pooled, Path(out).with_suffix(".csv"))
+    write_csv(pooled, out.with_suffix(".csv"))
     click.echo(f"{out}: {len(pooled)} tests, {int((pooled['n_studies'] > 1).sum())} in more than one study", err=True)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
+from retsam.cli_types import Number, Output, Table
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(path_type=Path)
+_PART = Table("image_id", "status", made_by="retsam measure")
 
 
 @click.group(invoke_without_command=True)
@@ -78,6 +81,7 @@ def _settings(config_path: Path | None, changes: dict):
 
 def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: bool) -> None:
     from retsam.biomarkers.own_masks import MaskTableError, load_safely, measure_own_masks, read_mask_table
+    from retsam.biomarkers.running import SchedulerError
     from retsam.biomarkers.tables import write_table
 
     if out.suffix not in (".parquet", ".csv"):
@@ -85,7 +89,7 @@ def _measure_own(masks: Path, out: Path, graphs: Path | None, config, quiet: boo
     try:
         rows = read_mask_table(masks)
         table = measure_own_masks(rows, config, quiet)
-    except MaskTableError as error:
+    except (MaskTableError, SchedulerError) as error:
         raise click.ClickException(str(error)) from error
     write_table(table, out)
     if graphs is not None:
@@ -116,6 +120,7 @@ def _check_places(stores, out: Path, folder: bool) -> None:
 
 def _measure_stores(stores, out: Path, graphs: Path | None, config, force: bool, quiet: bool) -> None:
     from retsam.biomarkers.cohort import Part, measure_stores
+    from retsam.biomarkers.running import SchedulerError
     from retsam.masks.store import StoreError, read_masks
 
     folder = out.suffix != ".parquet"
@@ -127,17 +132,17 @@ def _measure_stores(stores, out: Path, graphs: Path | None, config, force: bool,
             from retsam.biomarkers.graphs import write_graphs
 
             write_graphs((item for store in stores for item in read_masks(store)), graphs, config)
-    except StoreError as error:
+    except (StoreError, SchedulerError) as error:
         raise click.ClickException(str(error)) from error
 
 
 @measure.command()
 @click.option("--config", "config_path", type=_FILE, help="Configuration of the study (not needed; accepted from the workflow).")
-@click.option("--cohort", required=True, type=_FILE, help="cohort.parquet")
-@click.option("--quality", required=True, type=_FILE, help="quality.parquet")
-@click.option("--parts", "first_part", required=True, type=_FILE, help="Parts of `retsam measure`; further ones may follow as arguments.")
-@click.option("--out", required=True, type=_OUT, help="biomarkers.parquet; the CSV is written beside it.")
-@click.argument("more_parts", nargs=-1, type=_FILE)
+@click.option("--cohort", required=True, type=Table("image_id", made_by="retsam ingest"), help="cohort.parquet")
+@click.option("--quality", required=True, type=Table("image_id", "grade", made_by="retsam quality grade"), help="quality.parquet")
+@click.option("--parts", "first_part", required=True, type=_PART, help="Parts of `retsam measure`; further ones may follow as arguments.")
+@click.option("--out", required=True, type=Output(".parquet"), help="biomarkers.parquet; the CSV is written beside it.")
+@click.argument("more_parts", nargs=-1, type=_PART)
 def gather(config_path, cohort, quality, first_part, out, more_parts) -> None:
     """Join parts with cohort and quality: biomarkers.parquet and .csv.
 
@@ -161,12 +166,13 @@ def gather(config_path, cohort, quality, first_part, out, more_parts) -> None:
 
 
 @measure.command()
-@click.option("--disc-diameter-px", type=click.FloatRange(0, min_open=True), help="Mean diameter of the disc in the photograph.")
-@click.option("--disc-diameter-um", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True, help="Its true diameter.")
-@click.option("--fov-diameter-px", type=click.FloatRange(0, min_open=True), help="Diameter of the field of view.")
-@click.option("--field-degrees", type=click.FloatRange(10, 60), default=45.0, show_default=True, help="Angle of the camera (ETDRS: 30).")
-@click.option("--axial-length-mm", type=click.FloatRange(15, 40), default=23.8, show_default=True, help="Axial length of the eye.")
-def calibrate(disc_diameter_px, disc_diameter_um, fov_diameter_px, field_degrees, axial_length_mm) -> None:
+@click.pass_context
+@click.option("--disc-diameter-px", type=Number(0, min_open=True), help="Mean diameter of the disc in the photograph.")
+@click.option("--disc-diameter-um", type=Number(0, min_open=True), default=1800.0, show_default=True, help="Its true diameter.")
+@click.option("--fov-diameter-px", type=Number(0, min_open=True), help="Diameter of the field of view.")
+@click.option("--field-degrees", type=Number(10, 60), default=45.0, show_default=True, help="Angle of the camera (ETDRS: 30).")
+@click.option("--axial-length-mm", type=Number(15, 40), default=23.8, show_default=True, help="Axial length of the eye.")
+def calibrate(context, disc_diameter_px, disc_diameter_um, fov_diameter_px, field_degrees, axial_length_mm) -> None:
     """Micrometres per pixel, for the column um_per_px.
 
     \b
@@ -178,6 +184,12 @@ def calibrate(disc_diameter_px, disc_diameter_um, fov_diameter_px, field_degrees
 
     if (disc_diameter_px is None) == (fov_diameter_px is None):
         raise click.UsageError("give either --disc-diameter-px or --fov-diameter-px")
+    idle = ("field_degrees", "axial_length_mm") if disc_diameter_px is not None else ("disc_diameter_um",)
+    given = [name for name in idle if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT]
+    if given:
+        way = "--disc-diameter-px" if disc_diameter_px is not None else "--fov-diameter-px"
+        names = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"{names}: not used with {way}; leave out what does not belong to the way that you measure by")
     if disc_diameter_px is not None:
         value = um_per_px_from_disc(disc_diameter_px, disc_diameter_um)
     else:

@@ -86,7 +86,7 @@ class BiomarkersConfig(BaseModel):
     extra_tortuosity: bool = Field(False, description="Also report Hart's tau2, tau3, tau6 and tau7.")
     scheduler: str = Field(
         "processes",
-        pattern=r"^(synchronous|threads|processes|(tcp|tls|ucx|ws|wss|inproc)://.+)$",
+        pattern=r"^(synchronous|threads|processes|(tcp|tls|ucx|ws|wss)://.+:[0-9]+|inproc://.+)$",
         description="Where images are measured: `processes` or `threads` (a Dask cluster on this machine), `synchronous` (in this process) "
         "or the address of a Dask scheduler (`tcp://host:port`). The answer is the same on all.",
     )

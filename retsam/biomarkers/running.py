@@ -13,6 +13,11 @@ from retsam.biomarkers.config import BiomarkersConfig
 #: Tasks under way for each worker thread: one that runs and one that waits.
 _AHEAD = 2
 
+
+class SchedulerError(RuntimeError):
+    """The configured Dask scheduler cannot be reached."""
+
+
 Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
 
@@ -74,6 +79,10 @@ def runner(config: BiomarkersConfig) -> Iterator[Run]:
     callable
         ``run(function, tasks)`` yields ``(index of task, result)`` as they finish; a task that raised gives its exception as result.
         At most two tasks a worker are under way, so that memory does not grow with the cohort.
+
+    Raises
+    ------
+    SchedulerError
     """
     workers = worker_count(config)
     if config.scheduler == "synchronous" or (config.scheduler in ("threads", "processes") and workers == 1):
@@ -88,5 +97,11 @@ def runner(config: BiomarkersConfig) -> Iterator[Run]:
         with LocalCluster(processes=processes, dashboard_address=None, **shape) as cluster, Client(cluster) as client:
             yield _streamed(client)
     else:
-        with Client(config.scheduler) as client:
+        try:
+            client = Client(config.scheduler)
+        except (OSError, ValueError) as error:
+            raise SchedulerError(
+                f"biomarkers.scheduler: no Dask scheduler answers at {config.scheduler} ({error}); start one there, or set `processes`"
+            ) from error
+        with client:
             yield _streamed(client)

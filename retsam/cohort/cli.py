@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from retsam.cli_types import Output
 from retsam.cohort.faults import SamplesheetError
 
 
 @click.command()
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Configuration of the study.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Cohort table to write (.parquet).")
+@click.option("--out", type=Output(".parquet"), help="Cohort table to write (.parquet).")
 @click.option("--shards", type=click.Path(file_okay=False), help="Folder for one CSV a shard (image_id, path, eye, um_per_px; no labels).")
 @click.option("--shard", "only", multiple=True, help="Write only this shard's CSV (may be given several times); needs --shards.")
 @click.option("--quiet", is_flag=True, help="Do not say what was understood.")
-def ingest(config_path: str, out: str | None, shards: str | None, only: tuple[str, ...], quiet: bool) -> None:
+def ingest(config_path: str, out: Path | None, shards: str | None, only: tuple[str, ...], quiet: bool) -> None:
     """Validate the samplesheet whole and write the cohort table.
 
     Every fault is reported at once, with its row, its column, what was expected, what was found and how to mend it; nothing is

@@ -7,6 +7,10 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from retsam.cli_types import Output, Table, Tables
+
+_METRICS = Tables("image_id", "status", made_by="retsam quality metrics")
+
 
 @click.group()
 def quality() -> None:
@@ -22,10 +26,10 @@ def quality() -> None:
 @click.option(
     "--shard-file", required=True, type=click.Path(exists=True, dir_okay=False), help="CSV of a shard: image_id, path, eye, um_per_px."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Metrics to write (.parquet), one row a photograph.")
+@click.option("--out", required=True, type=Output(".parquet"), help="Metrics to write (.parquet), one row a photograph.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes; the answer is the same for any number.")
 @click.option("--progress/--no-progress", default=True, help="Bar with the time left (only on a terminal).")
-def metrics(config_path: str, shard_file: str, out: str, jobs: int, progress: bool) -> None:
+def metrics(config_path: str, shard_file: str, out: Path, jobs: int, progress: bool) -> None:
     """Measure the photographs of a shard.
 
     A file that cannot be read, or a picture without anything in it, is a row with a reason.
@@ -52,11 +56,17 @@ def metrics(config_path: str, shard_file: str, out: str, jobs: int, progress: bo
 
 @quality.command()
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Configuration of the study.")
-@click.option("--cohort", "cohort_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Cohort table (.parquet).")
-@click.option("--metrics", "metrics_option", multiple=True, type=click.Path(exists=True), help="Metrics of a shard, or a folder of them.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Quality table to write (.parquet).")
-@click.argument("more_metrics", nargs=-1, type=click.Path(exists=True))
-def grade(config_path: str, cohort_path: str, metrics_option: tuple[str, ...], out: str, more_metrics: tuple[str, ...]) -> None:
+@click.option(
+    "--cohort",
+    "cohort_path",
+    required=True,
+    type=Table("image_id", "subject", "eye", made_by="retsam ingest"),
+    help="Cohort table (.parquet).",
+)
+@click.option("--metrics", "metrics_option", multiple=True, type=_METRICS, help="Metrics of a shard, or a folder of them.")
+@click.option("--out", required=True, type=Output(".parquet"), help="Quality table to write (.parquet).")
+@click.argument("more_metrics", nargs=-1, type=_METRICS)
+def grade(config_path: str, cohort_path: Path, metrics_option: tuple[Path, ...], out: Path, more_metrics: tuple[Path, ...]) -> None:
     """Grade the photographs of a cohort and find duplicates.
 
     Metrics of all shards are given after --metrics, several at once, or as their folder.
@@ -70,7 +80,7 @@ def grade(config_path: str, cohort_path: str, metrics_option: tuple[str, ...], o
     from retsam.quality.grading import grade_table, summary
 
     paths: list[Path] = []
-    for path in map(Path, (*metrics_option, *more_metrics)):
+    for path in (*metrics_option, *more_metrics):
         paths += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not paths:
         raise click.UsageError("no metrics given: --metrics FILE..., or the folder that holds them")
