@@ -157,7 +157,12 @@ def test_subjects_are_not_called_eyes(copy):
 
 
 def test_rejects_that_are_analysed_are_not_said_to_be_excluded(copy):
-    methods = section(page(copy, with_plan(grades=["gradable", "usable", "reject"]))[1], "methods")
+    every = with_plan(grades=["gradable", "usable", "reject"])
+    assert "graded reject and not measured" in section(page(copy, every)[1], "methods")
+    table = pd.read_parquet(copy / "biomarkers.parquet")
+    table["reason"] = table["reason"].where(table["reason"] != "quality_reject")
+    table.to_parquet(copy / "biomarkers.parquet")
+    methods = section(page(copy, every)[1], "methods")
     assert "graded reject and analysed like the others" in methods and "of sufficient quality" not in methods
     methods = section(page(copy, SETTINGS)[1], "methods")
     assert "graded reject and excluded" in methods and "of sufficient quality and measured" in methods

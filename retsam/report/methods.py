@@ -123,7 +123,7 @@ def _images(study: Study, attributes: Mapping[str, Any], cite: Citations) -> str
         whole = f"{int(first['n_images'])} photographs" + (
             f" of {int(first['n_subjects'])} subjects" if first["n_subjects"] == first["n_subjects"] else ""
         )
-        judged = "" if "reject" in analysed_grades(study) else ", of sufficient quality"
+        judged = "" if _rejects_analysed(study) else ", of sufficient quality"
         text += f"There were {whole}. " if last is None else f"Of {whole}, {int(last['n_images'])} were readable{judged} and measured. "
     text += _grading(study)
     if attributes:
@@ -151,7 +151,8 @@ def _grading(study: Study) -> str:
     if not quality or study.main("quality") is None:
         return ""
     grades = analysed_grades(study)
-    analysed = "and analysed like the others" if "reject" in grades else "and excluded"
+    kept = "and analysed like the others" if _rejects_analysed(study) else "and not measured"
+    analysed = kept if "reject" in grades else "and excluded"
     out = [g for g in ("gradable", "usable") if g not in grades]
     more = f"; those graded {_and(out)} were not analysed either" if out else ""
     copies = _DUPLICATES.get(quality.get("duplicates"))
@@ -160,6 +161,15 @@ def _grading(study: Study) -> str:
         f"Photographs whose predicted probability of being a reject was {quality.get('reject_above')} or more were graded reject "
         f"{analysed}{more}. {also}"
     )
+
+
+def _rejects_analysed(study: Study) -> bool:
+    """Whether the plan analyses rejected photographs, and they were measured: `measure gather` leaves them without values."""
+    quality, biomarkers = study.main("quality"), study.main("biomarkers")
+    if "reject" not in analysed_grades(study) or quality is None or biomarkers is None:
+        return False
+    rejected = biomarkers["image_id"].isin(quality.loc[quality["grade"] == "reject", "image_id"])
+    return bool((biomarkers.loc[rejected, "reason"].astype("string").fillna("") != "quality_reject").any())
 
 
 def _statistics(study: Study, cite: Citations) -> list[str]:
