@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class QualityConfig(BaseModel):
-    """Where gradable, usable and reject begin."""
+    """Where gradable, usable and reject begin. Whatever the thresholds, at most usable are photographs without a round rim of the field of
+    view (`no_rim`: crops, montages), with a second lit field (`several_fields`), or with a quarter of the field white (`overexposed`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +38,8 @@ class QualityConfig(BaseModel):
     duplicates: Literal["content", "near", "keep"] = Field(
         "content",
         description="`content`: photographs with the same pixels count once, the first in the cohort's order is kept. `near`: so do "
-        "resized and recompressed copies. `keep`: duplicates are named but kept.",
+        "resized and recompressed copies, of which the one with the best grade is kept, then the one with the largest field of view in "
+        "pixels, then the first. `keep`: duplicates are named but kept.",
     )
     near_distance: int = Field(24, ge=0, le=48, description="Bits of 256 in which the perceptual hashes of two near-duplicates may differ.")
 

@@ -30,6 +30,10 @@ REASONS: dict[str, tuple[str, ...]] = {
     "unusual_colour": ("red_share", "blue_share", "colour_spread", "not_red", "line_redness"),
 }
 
+# Lit area outside the field of view, over that inside, from which a picture holds another field.
+_ANOTHER_FIELD = 0.5
+# Share of the field with green at full scale from which too little is seen; 3 of 598 photographs graded by others have it.
+_OVEREXPOSED = 0.25
 # A reason is named when its metrics add this much to the log odds of a worse grade.
 _REASON_LOG_ODDS = 0.5
 _MOST_REASONS = 3
@@ -62,10 +66,10 @@ def grade_table(metrics: pd.DataFrame, config: QualityConfig, cohort: pd.DataFra
     ValueError
         If photographs of the cohort have no metrics, an image has them twice, or columns are missing (metrics of an older version).
     """
-    lacking = [c for head in load_model().values() for c in head.features if c not in metrics]
+    lacking = [c for c in (*(f for head in load_model().values() for f in head.features), "fov_outside") if c not in metrics]
     if lacking:
         names = ", ".join(dict.fromkeys(lacking))
-        raise ValueError(f"the metrics lack columns of this version's quality model ({names}); run `retsam quality metrics` again")
+        raise ValueError(f"the metrics lack columns of this version ({names}); run `retsam quality metrics` again")
     table = _in_order(metrics, cohort)
     measured = (table["status"] == "ok").to_numpy()
     for head, column in (("reject", "p_reject"), ("gradable", "p_gradable")):
@@ -126,22 +130,34 @@ def _reasons(table: pd.DataFrame, grade: np.ndarray) -> list[list[str]]:
 
 
 def _apply_limits(table: pd.DataFrame, config: QualityConfig, grade: np.ndarray, reasons: list[list[str]]) -> None:
-    """Resolution and cut-off fields of view: facts beside the model's opinion."""
+    """Resolution, exposure and a field of view that is cut off, not found or not the only one: facts beside the model's opinion."""
     diameter, coverage = table["fov_diameter_px"].to_numpy(float), table["fov_coverage"].to_numpy(float)
-    circle = (table["fov_kind"] != "none").fillna(False).to_numpy(bool)
+    rim, another = _has_rim(table), table["fov_outside"].to_numpy(float) > _ANOTHER_FIELD
+    white = table["saturation"].to_numpy(float) > _OVEREXPOSED
     for i in range(len(table)):
         if diameter[i] < config.reject_diameter_px:
             grade[i] = "reject"
             reasons[i].append("too_small")
         elif diameter[i] < config.min_diameter_px:
             reasons[i].append("low_resolution")
-        if circle[i] and coverage[i] < config.min_coverage:
-            grade[i] = "usable" if grade[i] == "gradable" else grade[i]
-            reasons[i].append("cut_off")
+        odd = {"no_rim": not rim[i], "cut_off": rim[i] and coverage[i] < config.min_coverage, "several_fields": another[i]}
+        odd["overexposed"] = white[i]
+        if any(odd.values()) and grade[i] == "gradable":
+            grade[i] = "usable"
+        reasons[i] += [reason for reason, holds in odd.items() if holds and reason not in reasons[i]]
+
+
+def _has_rim(table: pd.DataFrame) -> np.ndarray:
+    return (table["fov_kind"] != "none").fillna(False).to_numpy(bool)
 
 
 def _apply_failures(table: pd.DataFrame, config: QualityConfig, measured: np.ndarray, grade: np.ndarray, reasons: list[list[str]]) -> None:
     strange = measured & (table["p_not_fundus"] >= config.not_fundus_above).to_numpy(bool)
+    # What is white for its exposure is unlike a retina in all else; a round rim around it tells it from a page.
+    white = strange & _has_rim(table) & (table["saturation"] > _OVEREXPOSED).to_numpy(bool)
+    grade[white], strange = "reject", strange & ~white
+    for i in np.flatnonzero(white):
+        reasons[i][:] = ["overexposed"]
     for i in np.flatnonzero(strange):
         reasons[i][:] = ["not_a_fundus"]
     for i in np.flatnonzero(~measured):
@@ -154,25 +170,23 @@ def _apply_failures(table: pd.DataFrame, config: QualityConfig, measured: np.nda
 
 
 def _apply_duplicates(table: pd.DataFrame, config: QualityConfig, cohort: pd.DataFrame | None) -> None:
-    """Name copies; unless they are kept, all but the first fail, with the subjects named where copies contradict."""
+    """Name copies; unless they are kept, all but one fail, with the subjects named where copies contradict."""
     ids = table["image_id"].to_numpy(object)
     exact = same_content(table["content_hash"].where(table["status"] == "ok")).to_numpy()
-    near = near_content(
-        table.assign(perceptual_hash=table["perceptual_hash"].where(table["status"] == "ok")), config.near_distance
-    ).to_numpy()
-    near = np.where(exact >= 0, -1, near)
+    near = np.where(exact >= 0, -1, _near_copies(table, config))
     table["duplicate_of"] = pd.array([ids[k] if k >= 0 else None for k in exact], "string")
     table["near_duplicate_of"] = pd.array([ids[k] if k >= 0 else None for k in near], "string")
     if config.duplicates == "keep":
         return
     first = np.where(exact >= 0, exact, near if config.duplicates == "near" else -1)
     table.loc[first >= 0, "duplicate_of"] = [ids[k] for k in first[first >= 0]]
+    compared = _told_apart(cohort)
     for i in np.flatnonzero(first >= 0):
         what = "the same pixels as" if exact[i] >= 0 else "a resized or recompressed copy of"
         detail = f"{what} {ids[first[i]]}"
-        if cohort is not None:
+        if compared:
             here, there = cohort.iloc[i], cohort.iloc[first[i]]
-            differ = [c for c in ("subject", "eye") if pd.notna(here[c]) and pd.notna(there[c]) and here[c] != there[c]]
+            differ = [c for c in compared if pd.notna(here[c]) and pd.notna(there[c]) and here[c] != there[c]]
             if differ:
                 detail += "; they contradict each other: " + ", ".join(f"{c} {here[c]} here, {there[c]} there" for c in differ)
         table.loc[table.index[i], ["status", "reason", "detail", "grade", "reasons"]] = [
@@ -182,6 +196,26 @@ def _apply_duplicates(table: pd.DataFrame, config: QualityConfig, cohort: pd.Dat
             "reject",
             "duplicate",
         ]
+
+
+def _near_copies(table: pd.DataFrame, config: QualityConfig) -> np.ndarray:
+    """Position of the photograph that each is a resized or recompressed copy of, or -1; where copies are dropped, that of the best one."""
+    order = np.arange(len(table))
+    if config.duplicates == "near":
+        rank = table["grade"].map({"gradable": 0, "usable": 1, "reject": 2}).to_numpy(int)
+        order = np.lexsort((order, -table["fov_diameter_px"].fillna(0).to_numpy(float), rank))
+    hashes = table["perceptual_hash"].where(table["status"] == "ok")
+    found = near_content(table.assign(perceptual_hash=hashes).iloc[order], config.near_distance).to_numpy()
+    near = np.full(len(table), -1)
+    near[order] = np.where(found >= 0, order[found], -1)
+    return near
+
+
+def _told_apart(cohort: pd.DataFrame | None) -> list[str]:
+    """Columns in which copies may contradict each other; without a column of subjects each photograph counts as one of its own."""
+    if cohort is None:
+        return []
+    return ["eye"] if (cohort["subject"] == cohort["image_id"]).all() else ["subject", "eye"]
 
 
 def summary(table: pd.DataFrame) -> list[str]:

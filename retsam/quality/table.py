@@ -20,7 +20,7 @@ from retsam.quality.metrics import METRICS, measure_quality
 _log = logging.getLogger(__name__)
 
 _TEXT = ("image_id", "status", "reason", "detail", "fov_kind", "content_hash", "perceptual_hash", "format", "eye_in_file", "notes")
-_FOV = ("fov_x", "fov_y", "fov_radius", "fov_coverage", "fov_left", "fov_top", "fov_right", "fov_bottom")
+_FOV = ("fov_x", "fov_y", "fov_radius", "fov_coverage", "fov_left", "fov_top", "fov_right", "fov_bottom", "fov_outside")
 _WHOLE = ("width", "height", "bits", "channels")
 #: Columns of a metrics table, in order.
 COLUMNS = (
