@@ -16,6 +16,7 @@ JOINED = ("quality_", "measured_")
 
 #: Different numbers that a column may have for each to be a subgroup of its own.
 MOST_LEVELS = 12
+_CODES = "if they are codes, declare the variable `type: categorical`"
 
 
 class PlanError(ValueError):
@@ -110,7 +111,7 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
             faults += _subgroup_faults(frame, column, cuts)
     for column in config.robustness.leave_one_out:
         if column in columns:
-            faults += _too_many_levels(frame, column, f"robustness.leave_one_out, column {column!r}", "name categories, such as a site")
+            faults += _too_many_levels(frame, column, f"robustness.leave_one_out, column {column!r}", _CODES)
     return faults
 
 
@@ -118,7 +119,7 @@ def _subgroup_faults(frame: pd.DataFrame, column: str, cuts: tuple[float, ...] |
     from retsam.association.design import plain
 
     if cuts is None:
-        return _too_many_levels(frame, column, f"subgroups.{column}", f"give cut points, for example `{column}: [60]`")
+        return _too_many_levels(frame, column, f"subgroups.{column}", f"give cut points, for example `{column}: [60]`; {_CODES}")
     values = plain(frame[column])
     if values.dtype == object and (values.notna().any() or frame[column].dtype == "string"):
         return [f"subgroups.{column}: expected numbers for the cut points {list(cuts)}, found words; write `{column}: null`"]
