@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from retsam.cohort.photograph import GUESSED_DEPTH
 from retsam.quality.config import QualityConfig
 from retsam.quality.duplicates import near_content, same_content
 from retsam.quality.metrics import METRICS
@@ -228,11 +229,26 @@ def summary(table: pd.DataFrame) -> list[str]:
     poor = table[(table["status"] == "ok") & (table["grade"] != "gradable")]
     for reason, count in poor["reasons"].dropna().str.split(";").explode().value_counts().items():
         lines.append(f"  {reason}: {count:,}")
+    if depths := mixed_depths(table):
+        lines.append(f"  {depths}")
     contradict = table["detail"].str.contains("contradict", na=False)
     if contradict.any():
         examples = "; ".join(f"{i}: {d}" for i, d in table.loc[contradict, ["image_id", "detail"]].head(3).itertuples(index=False))
         lines.append(f"  {int(contradict.sum()):,} duplicates under another subject or eye, for example {examples}")
     return lines
+
+
+def mixed_depths(table: pd.DataFrame) -> str | None:
+    """A warning where depths were guessed and differ: within one camera's photographs the brightest pixel then decides exposure."""
+    guessed = table["notes"].str.contains(GUESSED_DEPTH, regex=False).fillna(False).astype(bool)
+    depths = table.loc[guessed | (table["bits"] > 8).fillna(False).astype(bool), "bits"].value_counts().sort_index()
+    if not guessed.any() or len(depths) < 2:
+        return None
+    counts = ", ".join(f"{bits} bits: {count:,}" for bits, count in depths.items())
+    return (
+        f"{GUESSED_DEPTH}: {int(guessed.sum()):,} of {int(depths.sum()):,} photographs with deep samples, of different depths ({counts}); "
+        "of one camera, some are then read too bright or too dark: state the depth in the files (sBIT, MaxSampleValue) or convert to 8 bits"
+    )
 
 
 assert set().union(*REASONS.values()) <= set(METRICS), "a reason speaks of a metric that does not exist"
