@@ -14,8 +14,9 @@ from retsam.association.sample import PlanError, build_sample
 from retsam.cohort.cli import ingest
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import SamplesheetError
+from retsam.cohort.folder import guess_from_names
 from retsam.cohort.init import propose
-from retsam.cohort.samplesheet import guess_from_names, load_cohort, read_sheet
+from retsam.cohort.samplesheet import load_cohort, read_sheet
 from retsam.cohort.variables import id_text, listed, plain, slips
 
 

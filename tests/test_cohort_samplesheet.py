@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import SamplesheetError
+from retsam.cohort.folder import guess_from_names
 from retsam.cohort.ingest import build_cohort_table, plan_shards, read_shard, write_shards
-from retsam.cohort.samplesheet import guess_from_names, image_ids, load_cohort
+from retsam.cohort.samplesheet import image_ids, load_cohort
 
 
 def photographs(folder, names):

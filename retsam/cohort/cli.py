@@ -63,10 +63,10 @@ def describe(table: pd.DataFrame, labels: list[str], covariates: list[str]) -> l
     """What a cohort table holds, a line each: counts, both eyes, every label and covariate with how many are missing."""
     eyes = table.dropna(subset=["eye"])
     both = (eyes.groupby("subject")["eye"].nunique() == 2).sum()
-    failed = int((table["status"] != "ok").sum())
+    failed = "".join(f"; {count:,} files are {reason}" for reason, count in table["reason"].value_counts().items())
     lines = [
         f"{len(table):,} photographs of {table['subject'].nunique():,} subjects ({int(both):,} with both eyes), "
-        f"{table['shard'].nunique():,} shards" + (f"; {failed:,} files are empty" if failed else "")
+        f"{table['shard'].nunique():,} shards{failed}"
     ]
     for name in [*labels, *covariates]:
         values = table[name].dropna()

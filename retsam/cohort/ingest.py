@@ -71,15 +71,17 @@ def build_cohort_table(config: CohortConfig, cohort: Cohort | None = None) -> pd
     -------
     DataFrame
         image_id, path, subject, eye, visit, um_per_px, shard, status, reason, detail, then labels and covariates.
-        ``status`` is ``failed`` only for files of no bytes; whether a photograph can be read is found out by the quality room.
+        ``status`` is ``failed`` only for files of no bytes and dead links in a folder; whether a photograph can be read is found out by
+        the quality room.
     """
     cohort = load_cohort(config) if cohort is None else cohort
     table = cohort.table.copy()
-    empty = (cohort.files["size"] == 0).to_numpy()
+    size = cohort.files["size"].to_numpy()
+    failed = [size < 0, size == 0]
     table.insert(6, "shard", pd.array(shard_names(len(table), config.shard_size), "string"))
-    table.insert(7, "status", pd.array(np.where(empty, "failed", "ok"), "string"))
-    table.insert(8, "reason", pd.array(np.where(empty, "empty", None), "string"))
-    table.insert(9, "detail", pd.array(np.where(empty, "the file has no bytes", None), "string"))
+    table.insert(7, "status", pd.array(np.where(size > 0, "ok", "failed"), "string"))
+    for at, name, words in ((8, "reason", ["missing", "empty"]), (9, "detail", ["no file, or a link to none", "the file has no bytes"])):
+        table.insert(at, name, pd.array(np.select(failed, np.array(words, object), None), "string"))
     return table
 
 

@@ -13,9 +13,11 @@ import yaml
 
 from retsam.cohort.config import RESERVED_COLUMNS, CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError
+from retsam.cohort.folder import find_photographs, guess_from_names
 from retsam.cohort.reading import SUFFIXES
-from retsam.cohort.samplesheet import EYES, find_photographs, guess_from_names, read_sheet
+from retsam.cohort.samplesheet import no_photographs, read_sheet
 from retsam.cohort.variables import NO, YES, plain
+from retsam.eyes import EYES
 
 # Names that a column may have, as words of its name in lower case; first match wins, left to right.
 _NAMES = {
@@ -109,13 +111,10 @@ def _study_name(text: str) -> str:
 
 def _folder(source: Path, name: str) -> tuple[str, list[str]]:
     found = find_photographs(source)
-    if not found:
-        fault = Fault(
-            None, "-", "photographs", f"no file in {source} that ends in {', '.join(SUFFIXES)}", "give another folder, or a samplesheet"
-        )
-        raise SamplesheetError(str(source), [fault])
-    _, notes = guess_from_names(found)
-    proposal = _Proposal(said=[f"{len(found):,} photographs in {source}", *notes])
+    if not found.photographs:
+        raise SamplesheetError(str(source), [no_photographs(source, found, "give another folder, or a samplesheet")])
+    _, notes = guess_from_names(found.photographs)
+    proposal = _Proposal(said=[f"{len(found.photographs):,} photographs in {source}", *found.notes(), *notes])
     proposal.said.append("a folder has no labels: biomarkers and their distributions are reported, associations need a samplesheet")
     return _write(name, {"samplesheet": str(source)}, proposal), proposal.said
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import Fault, SamplesheetError, cell_faults
+from retsam.cohort.folder import Found, find_photographs, guess_from_names
 from retsam.cohort.reading import SUFFIXES
 from retsam.cohort.variables import convert, id_text, listed, plain, slips, spellings
 from retsam.eyes import EYE_WORDS, EYES, UM_PER_PX, UM_PER_PX_MEND, UM_PER_PX_WORDS
@@ -29,7 +30,7 @@ class Cohort:
     table : DataFrame
         image_id, path (absolute), subject, eye, visit, um_per_px, then labels and covariates; in the order of the samplesheet.
     files : DataFrame
-        ``size`` (bytes) and ``mtime_ns`` of each photograph, same index as `table`.
+        ``size`` (bytes; -1 where there is no file) and ``mtime_ns`` of each photograph, same index as `table`.
     notes : list of str
         What was understood and assumed, one sentence each.
     """
@@ -250,7 +251,10 @@ def _largest_of_each(config: CohortConfig, sheet: pd.DataFrame, rows: np.ndarray
     return ~again.sort_index().to_numpy(bool), faults
 
 
-def _validate(config: CohortConfig, source: str, sheet: pd.DataFrame, rows: np.ndarray, root: Path, notes: list[str]) -> Cohort:
+def _validate(
+    config: CohortConfig, source: str, sheet: pd.DataFrame, rows: np.ndarray, root: Path, notes: list[str], listed: bool = False
+) -> Cohort:
+    """Check every cell. A file that a table names and that is not there is a fault; where no table names files (`listed`), it is a row."""
     columns = config.columns
     faults: list[Fault] = []
     images = sheet[columns.image]
@@ -258,9 +262,10 @@ def _validate(config: CohortConfig, source: str, sheet: pd.DataFrame, rows: np.n
     paths, relative = _resolve(images, root)
     files, missing = _stat(paths, images)
     mend = f"correct the path, remove the row, or set cohort.root (relative paths start from {root})"
-    faults += [
-        Fault(int(rows[i]), columns.image, "a file", f"no file at {paths[i]}" if what == "none" else what, mend) for i, what in missing
-    ]
+    if not listed:
+        faults += [
+            Fault(int(rows[i]), columns.image, "a file", f"no file at {paths[i]}" if what == "none" else what, mend) for i, what in missing
+        ]
     faults += _repeats(
         columns.image, pd.Series(paths).mask(images.isna().to_numpy()), rows, images, "each photograph once", "remove the repeated row"
     )
@@ -354,11 +359,9 @@ def _stat(paths: list[str], images: pd.Series) -> tuple[pd.DataFrame, list[tuple
             continue
         try:
             info = os.stat(path)
-        except FileNotFoundError:
-            missing.append((i, "none"))
-            continue
         except OSError as error:
-            missing.append((i, f"{path}: {error.strerror}"))
+            sizes[i] = -1
+            missing.append((i, "none" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"))
             continue
         if info.st_mode & 0o170000 == 0o040000:
             missing.append((i, f"a folder at {path}"))
@@ -385,72 +388,17 @@ def _spacing(column: float | str | None, sheet: pd.DataFrame, rows: np.ndarray) 
     return values.astype("float64"), cell_faults(wrong, rows, cells, column, UM_PER_PX_WORDS, UM_PER_PX_MEND)
 
 
-def find_photographs(folder: Path) -> list[str]:
-    """Paths, relative to `folder`, of all files below it whose ending is that of a photograph; hidden ones are left out; sorted."""
-    found = []
-    for base, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [os.path.relpath(os.path.join(base, n), folder) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-    return sorted(found, key=_natural)
-
-
-def _natural(path: str) -> tuple:
-    """Sort key that puts ``img_2`` before ``img_10``."""
-    return tuple((0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.split(r"(\d+)", path) if t)
-
-
-_EYE_WORD = re.compile(r"(?<![a-z0-9])(od|os|right|left|r|l)(?![a-z0-9])", re.IGNORECASE)
-
-
-def guess_from_names(relative: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Eye and subject of photographs in a bare folder, where file names leave no doubt.
-
-    The eye is taken from a word of the name (``od``, ``os``, ``right``, ``left``, ``r``, ``l``) if every name, or none, has exactly
-    one such word and both eyes occur; the subject is then what is left of the path. Otherwise both are left unknown.
-
-    Parameters
-    ----------
-    relative : list of str
-        Paths relative to the folder.
-
-    Returns
-    -------
-    guess : DataFrame
-        ``subject`` and ``eye``, NA where not known.
-    notes : list of str
-    """
-    stems = [os.path.splitext(p)[0] for p in relative]
-    words = [[m for m in _EYE_WORD.finditer(s)] for s in stems]
-    nothing = pd.DataFrame(
-        {
-            "subject": pd.Series(pd.NA, index=range(len(stems)), dtype="string"),
-            "eye": pd.Series(pd.NA, index=range(len(stems)), dtype="string"),
-        }
-    )
-    named = sum(len(w) == 1 for w in words)
-    if named < len(stems):
-        how = "none names" if named == 0 else f"only {named} of {len(stems)} name"
-        return nothing, [f"eye and subject are not guessed: {how} exactly one eye (od/os, right/left, r/l) in the file name"]
-    eyes = [EYES[w[0].group().lower()] for w in words]
-    if len(set(eyes)) < 2:
-        return nothing, [f"eye and subject are not guessed: every file name says {words[0][0].group()!r}"]
-    named = zip(stems, words, strict=True)
-    if any(re.search(r"\w", s[: w[0].start()]) and re.fullmatch(r"[^a-zA-Z0-9]*\d{1,2}", s[w[0].end() :]) for s, w in named):
-        return nothing, [f"eye and subject are not guessed: a number behind the eye may count photographs of one subject ({relative[0]})"]
-    subjects = [re.sub(r"[^\w]+", "-", s[: w[0].start()] + s[w[0].end() :]).strip("-_") for s, w in zip(stems, words, strict=True)]
-    if len(set(zip(subjects, eyes, strict=True))) < len(stems) or not all(subjects):
-        return nothing, ["eye and subject are not guessed: the names without the eye do not tell subjects apart"]
-    pairs = pd.Series(subjects).duplicated().sum()
-    guess = pd.DataFrame({"subject": pd.array(subjects, "string"), "eye": pd.array(eyes, "string")})
-    said = f"eye and subject guessed from file names: {relative[0]} is the {eyes[0]} eye of {subjects[0]!r}"
-    return guess, [f"{said}; {len(set(subjects)):,} subjects, {pairs:,} with both eyes"]
+def no_photographs(folder: Path, found: Found, mend: str) -> Fault:
+    """The fault of a folder without photographs."""
+    there = "; ".join([f"no file in {folder} that ends in {', '.join(SUFFIXES)}", *found.notes()])
+    return Fault(None, "-", "photographs", there, mend)
 
 
 def _load_folder(config: CohortConfig, folder: Path) -> Cohort:
-    relative = find_photographs(folder)
+    found = find_photographs(folder)
+    relative = found.photographs
     if not relative:
-        found = f"no file in {folder} that ends in {', '.join(SUFFIXES)}"
-        raise SamplesheetError(str(folder), [Fault(None, "-", "photographs", found, "correct `samplesheet`, or give a table of paths")])
+        raise SamplesheetError(str(folder), [no_photographs(folder, found, "correct `samplesheet`, or give a table of paths")])
     named = sorted(config.variables()) + sorted(config.filter) + ([config.unique.by, config.unique.keep_largest] if config.unique else [])
     if named:
         fault = Fault(
@@ -469,5 +417,7 @@ def _load_folder(config: CohortConfig, folder: Path) -> Cohort:
     )
     if isinstance(columns.um_per_px, str):
         columns = columns.model_copy(update={"um_per_px": None})
-    notes.insert(0, f"{len(relative):,} photographs found in {folder}")
-    return _validate(config.model_copy(update={"columns": columns}), str(folder), sheet, np.arange(len(sheet)) + 1, folder, notes)
+    notes[:0] = [f"{len(relative):,} photographs found in {folder}", *found.notes()]
+    return _validate(
+        config.model_copy(update={"columns": columns}), str(folder), sheet, np.arange(len(sheet)) + 1, folder, notes, listed=True
+    )

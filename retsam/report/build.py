@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from retsam.quality.grading import mixed_depths
 from retsam.report.config import ReportConfig
 from retsam.report.gallery import Picture, choose, render
 from retsam.report.heads import heads, model_card, store_attributes
@@ -190,6 +191,9 @@ def _notes(study: Study) -> list[Problem]:
     failed = failures(study)
     if failed is not None and len(failed):
         notes.append(Problem("warning", f"{len(failed)} photographs failed; the gallery section lists them with their reasons."))
+    graded = study.main("quality")
+    if graded is not None and {"notes", "bits"} <= set(graded) and (depths := mixed_depths(graded)):
+        notes.append(Problem("warning", f"{depths[0].upper()}{depths[1:]}."))
     table = study.primary
     for outcome in study.outcomes:
         mine = None if table is None else table[table["outcome"] == outcome]
