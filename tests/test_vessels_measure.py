@@ -138,7 +138,7 @@ def test_calibre_from_a_drawing(first):
 
 
 def test_vessel_that_forks_in_zone_b_counts_once():
-    """A trunk that covers most of the zone counts as the trunk, one that forks early as its two branches; never all three."""
+    """A vessel that forks late counts as one, one that forks early as its two branches; never as three."""
     for fork_at, expected in ((2.75, 1), (2.2, 2)):
         mask = np.zeros((SIDE, SIDE), bool)
         tip = tuple(draw.line(DISC[:2], 20.0, fork_at * DISC[2])[-1])
@@ -147,6 +147,33 @@ def test_vessel_that_forks_in_zone_b_counts_once():
             draw.draw_vessel(mask, draw.line(tip, 20.0 + side * 30.0, 150.0), 7.0)
         analysis = Analysis(phantom_context({"artery": mask, "vein": mask}, disc=DISC))
         assert len(zone_b_widths(analysis, "artery")) == expected
+
+
+@pytest.mark.parametrize(
+    ("trunk", "branches", "expected"),
+    [
+        ((2.99, 16.0), (), [16.0]),
+        ((2.99, 16.0), ((2.2, 2.99, 4.0, -20.0), (2.8, 2.99, 4.0, 18.0)), [16.0, 4.0]),
+        # no width is measured between forks as close as these
+        ((2.99, 16.0), ((2.33, 2.99, 4.0, -20.0), (2.67, 2.99, 4.0, 18.0)), [16.0, 4.0]),
+        ((2.99, 16.0), ((2.3, 2.55, 4.0, -18.0),), [16.0]),
+        ((2.1, 16.0), ((2.1, 2.99, 12.0, -8.0), (2.1, 2.65, 14.0, 15.0)), [14.0, 12.0]),
+    ],
+)
+def test_twigs_do_not_hide_the_trunk_that_they_grow_from(trunk, branches, expected):
+    """Trunk: end (disc radii) and width; branches: from, to, width and turn (degrees about the disc)."""
+    disc = (SIDE / 2, SIDE / 2, 60.0)
+
+    def at(radius, angle):
+        return draw.line(disc[:2], angle, radius * disc[2])[-1]
+
+    mask = np.zeros((SIDE, SIDE), bool)
+    outwards = {2.99: 6.0}  # what leaves the zone goes on beyond it
+    draw.draw_vessel(mask, np.array([at(0.9, 300.0), at(outwards.get(trunk[0], trunk[0]), 300.0)]), trunk[1])
+    for start, stop, width, turn in branches:
+        draw.draw_vessel(mask, np.array([at(start, 300.0), at(outwards.get(stop, stop), 300.0 + turn)]), width)
+    widths = zone_b_widths(Analysis(phantom_context({"artery": mask, "vein": mask}, disc=disc)), "artery")
+    assert sorted(widths, reverse=True) == pytest.approx(expected, abs=0.25)
 
 
 # ---- nulls ---------------------------------------------------------------------------------------------------------------
