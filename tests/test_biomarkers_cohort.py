@@ -13,13 +13,14 @@ from click.testing import CliRunner
 
 from retsam.biomarkers import cohort as cohort_module
 from retsam.biomarkers import graphs
+from retsam.biomarkers import tables as table_module
 from retsam.biomarkers.cli import measure as command
 from retsam.biomarkers.cohort import Part, is_current, measure_batch, measure_stores
 from retsam.biomarkers.config import BiomarkersConfig
 from retsam.biomarkers.eye_phantoms import EyePhantom, Spot
 from retsam.biomarkers.gather import GatherError, gather
 from retsam.biomarkers.registry import registry
-from retsam.biomarkers.tables import neutralise
+from retsam.biomarkers.tables import TableWriter, neutralise
 from retsam.masks.frame import Frame
 from retsam.masks.masks import Failure
 from retsam.masks.store import StoreError, write_store
@@ -212,6 +213,40 @@ def test_gather_joins_and_nulls_rejects(parts, tmp_path):
     csv = pd.read_csv(tmp_path / "biomarkers.csv").set_index("image_id")
     assert csv.columns.tolist() == table.columns.tolist()
     np.testing.assert_allclose(csv["cdr_vertical"], table["cdr_vertical"].astype(float), equal_nan=True)
+
+
+def test_small_parts_share_a_row_group(parts, tmp_path):
+    """A row group of thousands of columns costs megabytes in the writer, in the footer and in every reader."""
+    table, paths = pq.read_table(parts[0]).slice(0, 1), []
+    for number in range(70):
+        paths.append(tmp_path / f"s{number:04d}.parquet")
+        named = table.set_column(0, table.schema.field(0), pa.array([f"p{number}"]))
+        pq.write_table(named, paths[-1])
+    cohort, quality = (frame.loc[[0] * 70].assign(image_id=[f"p{i}" for i in range(70)]) for frame in tables())
+    assert table.schema.names[0] == "image_id"
+    assert gather(paths, cohort, quality, tmp_path / "b.parquet") == 70
+    assert pq.read_metadata(tmp_path / "b.parquet").num_row_groups == 1
+    for written in (pd.read_parquet(tmp_path / "b.parquet"), pd.read_csv(tmp_path / "b.csv")):
+        assert written["image_id"].tolist() == cohort["image_id"].tolist()
+
+
+def test_a_large_table_has_several_row_groups_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_module, "_GROUP_ROWS", 4)
+    piece = pa.table({"n": [0, 1, 2]})
+    with TableWriter(tmp_path / "t.parquet", tmp_path / "t.csv", piece.schema) as writer:
+        for _ in range(5):
+            writer.write(piece)
+    written = pq.ParquetFile(tmp_path / "t.parquet")
+    assert [written.metadata.row_group(i).num_rows for i in range(written.num_row_groups)] == [6, 6, 3]
+    assert written.read()["n"].to_pylist() == pd.read_csv(tmp_path / "t.csv")["n"].tolist() == [0, 1, 2] * 5
+
+
+def test_a_table_that_cannot_be_finished_is_not_there(tmp_path):
+    schema = pa.schema([("n", pa.int64())])
+    with pytest.raises(pa.ArrowException), TableWriter(tmp_path / "t.parquet", tmp_path / "t.csv", schema) as writer:
+        writer.write(pa.table({"n": [0]}))
+        writer.write(pa.table({"other": ["x"]}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_gather_tells_the_header_from_the_table(stores, tmp_path):

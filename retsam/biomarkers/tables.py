@@ -22,6 +22,12 @@ _NUMBERS = {"um_per_px", "px_per_dd", "px_per_mask_px", "zone_b_share", "zone_c_
 #: A spreadsheet takes a cell that begins with one of these as a formula (CWE-1236).
 _FORMULA = r"^([=+\-@\t\r])"
 
+#: A row group is written at this many rows or bytes.
+_GROUP_ROWS, _GROUP_BYTES = 5_000, 128 << 20
+
+#: Pieces that wait are made one at this many: thousands of columns in many chunks cost more than what is in them.
+_GROUP_PIECES = 64
+
 
 def row_schema(config: BiomarkersConfig, extra: Iterable[str] = ()) -> pa.Schema:
     """Arrow schema of a part: the row's own columns, further text columns, then each biomarker and its reason."""
@@ -86,7 +92,10 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 class TableWriter:
-    """Parquet and CSV of one table, written part by part so that memory holds one part; complete only after leaving the context.
+    """Parquet and CSV of one table, written piece by piece; complete only after leaving the context.
+
+    Pieces are collected until they make a row group of about 5,000 rows. Every row group costs its writer and each reader a few
+    megabytes for 2,584 columns, so a group a piece would make memory grow with the number of pieces.
 
     Parameters
     ----------
@@ -100,19 +109,41 @@ class TableWriter:
         self._temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in self._targets]
         self._parquet = pq.ParquetWriter(self._temporary[0], schema, compression="zstd")
         self._csv = pa.csv.CSVWriter(self._temporary[1], schema)
+        self._waiting: list[pa.Table] = []
+        self._rows = self._bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        self._parquet.write_table(table)
-        self._csv.write_table(neutralise(table))
+        self._waiting.append(table)
+        self._rows, self._bytes = self._rows + len(table), self._bytes + table.nbytes
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._flush()
+        elif len(self._waiting) >= _GROUP_PIECES:
+            self._waiting = [self._joined()]
+
+    def _joined(self) -> pa.Table:
+        return pa.concat_tables(self._waiting).combine_chunks()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = self._joined()
+            self._waiting, self._rows, self._bytes = [], 0, 0
+            self._parquet.write_table(table)
+            self._csv.write_table(neutralise(table))
 
     def __enter__(self) -> TableWriter:
         return self
 
     def __exit__(self, kind, value, traceback) -> None:
-        self._parquet.close()
-        self._csv.close()
-        for temporary, target in zip(self._temporary, self._targets, strict=True):
+        whole = False
+        try:
             if kind is None:
-                temporary.replace(target)
-            else:
-                temporary.unlink(missing_ok=True)
+                self._flush()
+                whole = True
+        finally:
+            self._parquet.close()
+            self._csv.close()
+            for temporary, target in zip(self._temporary, self._targets, strict=True):
+                if whole:
+                    temporary.replace(target)
+                else:
+                    temporary.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ rule gather:
         f"{RESULTS}/benchmarks/gather.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=30,
         gpu=0,
     conda:
