@@ -6,6 +6,7 @@ The references are computed once by ``tests/references/association_parts.R``; no
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import statsmodels.api as sm
 from scipy.stats import chi2
 
 from retsam.association.describe import icc_oneway
+from retsam.association.design import independent_columns
 from retsam.association.discrimination import auc_interval, clustered_auc, folds_by_cluster
 from retsam.association.fit import cluster_starts
 from retsam.association.gee import fit_gee
@@ -135,3 +137,17 @@ def test_calibrated_values_are_the_conditional_mean_of_the_truth():
         expected = fitted[rows] + (observed - error * np.eye(m)) @ np.linalg.solve(observed, e[rows])
         assert found[rows] == pytest.approx(expected, rel=1e-9)
     assert calibrated(x, z, starts, 0.05) is None  # more error than the covariates leave
+
+
+def test_columns_that_others_determine_go_and_five_hundred_take_no_time():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(900, 500)) * 10.0 ** rng.integers(-4, 4, 500)
+    x[:, 7] = x[:, 3] - 2 * x[:, 5]
+    x[:, 11] = 0.0
+    x[:, 20] = x[:, 3] + 1e-3 * np.abs(x[:, 3]).max() * rng.normal(size=900)
+    x[:, 30] = x[:, 20] + 1e3 * x[:, 3]
+    start = time.process_time()
+    assert set(range(500)) - set(independent_columns(x)) == {7, 11, 30}
+    assert time.process_time() - start < 3
+    assert independent_columns(x[:4, :9]).tolist() == [0, 1, 2, 3]  # no more than rows
+    assert independent_columns(np.empty((0, 3))).tolist() == []

@@ -14,7 +14,7 @@ from workflow_study import change, write_study
 
 from retsam.association.config import AssociationConfig
 from retsam.association.design import covariate_matrix, required_columns, select_biomarkers
-from retsam.association.faults import PlanError, check_plan
+from retsam.association.faults import PlanError, cell_faults, check_plan
 from retsam.cohort.cli import ingest
 from retsam.config import ConfigError, parse_config
 from retsam.plan import later_columns
@@ -70,6 +70,27 @@ def told(study: dict, section: str = "association", **settings) -> str:
 def test_a_plan_that_cannot_be_carried_out_is_refused_before_any_work(study, settings, key, what):
     text = told(study, **settings)
     assert key in text and what in text, text
+
+
+@pytest.mark.parametrize(
+    ("levels", "settings", "told"),
+    [
+        (101, {"covariate_sets": {"a": ["age", "clinic"]}}, ["covariate_sets.a: column 'clinic' has 101 levels", "unit.cluster: clinic"]),
+        (101, {"covariate_sets": {"a": ["C(clinic)"]}}, ["column 'clinic' has 101 levels"]),
+        (101, {"covariate_sets": {"a": ["C(code)"]}}, ["column 'code' has 101 levels"]),
+        (60, {"covariate_sets": {"a": ["clinic:sex"]}}, ["columns 'clinic', 'sex' have together 120 levels"]),
+        (51, {"subgroups": {"clinic": None}}, ["subgroups.clinic: 51 different values", "at most 50", "groups of levels"]),
+        (51, {"robustness": {"leave_one_out": ["clinic"]}}, ["leave_one_out, column 'clinic': 51 different values", "groups of levels"]),
+        (100, {"covariate_sets": {"a": ["clinic", "C(code)", "code:clinic", "C(code > 3)", "age:sex"]}}, []),
+        (50, {"subgroups": {"clinic": None}, "robustness": {"leave_one_out": ["clinic"]}}, []),
+    ],
+)
+def test_words_with_too_many_levels_are_refused_with_what_to_do(levels, settings, told):
+    rows = np.arange(4 * levels)
+    table = {"dr": rows % 2, "age": rows + 0.5, "sex": np.where(rows % 3 > 0, "F", "M"), "code": rows % levels, "subject": rows}
+    frame = pd.DataFrame(table).assign(clinic=[f"clinic {i % levels}" for i in rows])
+    faults = cell_faults(AssociationConfig(outcomes=["dr"], **settings), frame)
+    assert len(faults) == bool(told) and all(part in faults[0] for part in told), faults
 
 
 def test_what_a_plan_may_ask_of_tables_to_come(study):

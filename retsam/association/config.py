@@ -180,7 +180,9 @@ class Robustness(_Section):
     shape: bool = Field(True, description="Quintiles and restricted cubic splines.")
     knots: int = Field(4, ge=3, le=7, description="Knots of the restricted cubic spline (at Harrell's quantiles).")
     gradable_only: bool = Field(True, description="Repeat without photographs graded usable.")
-    leave_one_out: tuple[str, ...] = Field((), description="Columns whose levels are left out one by one, for example `site`.")
+    leave_one_out: tuple[str, ...] = Field(
+        (), description="Columns whose levels are left out one by one, for example `site`. At most 50 levels a column: group more of them."
+    )
     other_correlation: bool = Field(True, description="Repeat with the other working correlation (`exchangeable` or `independence`).")
     one_eye: bool = Field(True, description="Repeat with one eye a subject, drawn at random.")
     winsorise: float = Field(0.01, ge=0, lt=0.5, description="Repeat with this share winsorised; 0 is off.")
@@ -249,7 +251,8 @@ class AssociationConfig(_Section):
     covariate_sets: dict[str, tuple[str, ...]] = Field(
         default_factory=lambda: {"crude": ()},
         description="Covariates by name of the set: columns of the cohort table, of the quality table as `quality_<column>`, `eye`, "
-        "or formula terms such as `bs(age, df=4)`.",
+        "or formula terms such as `bs(age, df=4)`. Each level of a column of words is a covariate: at most 100 of them; a column with more "
+        "is for `unit.cluster`, or to be grouped.",
     )
     unit: Unit = Field(default_factory=Unit, description="What a row is, and what clusters it.")
     models: Models = Field(default_factory=Models, description="Estimation.")
@@ -257,7 +260,7 @@ class AssociationConfig(_Section):
     subgroups: dict[str, tuple[float, ...] | None] = Field(
         default_factory=dict,
         description="Columns that split the sample, each with cut points for numbers (`age: [60]`) or null for categories (`sex: null`); "
-        "a plain list of columns for categories alone. Numbers with more than 12 values need cut points.",
+        "a plain list of columns for categories alone. Numbers with more than 12 values need cut points; a category has at most 50 levels.",
         json_schema_extra=_or_list,
     )
     exclude: dict[str, tuple[_Cell, ...]] = Field(

@@ -61,6 +61,28 @@ def required_columns(terms: Sequence[str], columns: Sequence[str]) -> list[str]:
     return found
 
 
+def level_columns(term: str, columns: Sequence[str], words: Sequence[str]) -> list[list[str]]:
+    """Columns each of whose levels, or combinations of levels, become a covariate: those of each part of a covariate term.
+
+    Parameters
+    ----------
+    term : str
+    columns : sequence of str
+    words : sequence of str
+        Those that hold words. Numbers have levels in ``C(...)`` only.
+    """
+    if term in columns:
+        return [[term]] if term in words else []
+
+    def coded(factor: str) -> str | None:
+        bare = factor.strip("`")
+        inner = re.match(r"C\(\s*`?([^`,()]+?)`?\s*[,)]", factor)
+        return inner.group(1) if inner and inner.group(1) in columns else bare if bare in words else None
+
+    parts = [[name for factor in part.factors if (name := coded(factor.expr))] for part in Formula(f"1 + {term}")]
+    return [part for part in parts if part]
+
+
 def _term_columns(term: str, columns: Sequence[str]) -> list[str]:
     try:
         factors = [factor.expr for part in Formula(f"1 + {term}") for factor in part.factors]
@@ -174,19 +196,18 @@ def independent_columns(matrix: np.ndarray) -> np.ndarray:
     ndarray of int
         Positions of the columns to keep.
     """
-    gram = matrix.T @ matrix
+    size = np.sqrt(np.einsum("ij,ij->j", matrix, matrix))
+    size[size == 0] = 1.0
+    # Gram-Schmidt on the triangle, which is small: `left` is what the columns that are kept leave of those after them.
+    left = np.linalg.qr(matrix / size, mode="r")
     keep: list[int] = []
-    for j in range(gram.shape[0]):
-        if gram[j, j] <= 0:
+    for j in range(left.shape[1]):
+        own = left[:, j] @ left[:, j]
+        if own <= ALIASED:
             continue
-        if keep:
-            block = gram[np.ix_(keep, keep)]
-            d = 1.0 / np.sqrt(np.diag(block))
-            cross = gram[keep, j] * d
-            own = gram[j, j] - cross @ np.linalg.solve(block * np.outer(d, d), cross)
-            if own <= ALIASED * gram[j, j]:
-                continue
         keep.append(j)
+        unit = left[:, j] / np.sqrt(own)
+        left[:, j + 1 :] -= np.outer(unit, unit @ left[:, j + 1 :])
     return np.array(keep, dtype=int)
 
 

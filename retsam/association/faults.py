@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ JOINED = ("quality_", "measured_")
 
 #: Different numbers that a column may have for each to be a subgroup of its own.
 MOST_LEVELS = 12
+#: Different words that a column may have for each to be a subgroup, or to be left out, of its own: a whole run of models each.
+MOST_WORDS = 50
+#: Indicator columns that a term of a covariate set may become.
+MOST_INDICATORS = 100
 _CODES = "if they are codes, declare the variable `type: categorical`"
 
 
@@ -111,7 +116,7 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
             faults += _subgroup_faults(frame, column, cuts)
     for column in config.robustness.leave_one_out:
         if column in columns:
-            faults += _too_many_levels(frame, column, f"robustness.leave_one_out, column {column!r}", _CODES)
+            faults += _too_many_levels(frame, column, f"robustness.leave_one_out, column {column!r}", _CODES, "leave out groups of levels")
     return faults
 
 
@@ -119,39 +124,61 @@ def _subgroup_faults(frame: pd.DataFrame, column: str, cuts: tuple[float, ...] |
     from retsam.association.design import plain
 
     if cuts is None:
-        return _too_many_levels(frame, column, f"subgroups.{column}", f"give cut points, for example `{column}: [60]`; {_CODES}")
+        mend = f"give cut points, for example `{column}: [60]`; {_CODES}"
+        return _too_many_levels(frame, column, f"subgroups.{column}", mend, "make subgroups of groups of levels")
     values = plain(frame[column])
     if values.dtype == object and (values.notna().any() or frame[column].dtype == "string"):
         return [f"subgroups.{column}: expected numbers for the cut points {list(cuts)}, found words; write `{column}: null`"]
     return []
 
 
-def _too_many_levels(frame: pd.DataFrame, column: str, where: str, mend: str) -> list[str]:
+def _too_many_levels(frame: pd.DataFrame, column: str, where: str, numbers: str, words: str) -> list[str]:
+    """Fault of a column with more levels than can each be analysed by itself; ``numbers`` and ``words`` say how to mend it of either."""
     from retsam.association.design import plain
 
     values = plain(frame[column])
-    if values.dtype == object or values.nunique() <= MOST_LEVELS:
-        return []
-    return [f"{where}: {values.nunique()} different numbers, and each would be a level of its own; {mend}"]
+    count = values.nunique()
+    if values.dtype != object and count > MOST_LEVELS:
+        return [f"{where}: {count} different numbers, and each would be a level of its own; {numbers}"]
+    if values.dtype == object and count > MOST_WORDS:
+        mend = f"{words}: a column with a wider one for each, such as the region for the clinic"
+        return [f"{where}: {count} different values, and each would be a level of its own, expected at most {MOST_WORDS}; {mend}"]
+    return []
 
 
 def _term_fault(term: str, frame: pd.DataFrame) -> str | None:
-    """Why a formula term cannot be worked out of the cells; None where it can, or where a column is missing or empty."""
+    """Why a term of a covariate set cannot be worked out of the cells; None where it can, or where a column is missing or empty."""
     from retsam.association.design import covariate_matrix, required_columns
 
-    if term in frame:
-        return None
     try:
         needed = required_columns([term], list(frame.columns))
     except ValueError:  # told by `column_faults`
         return None
     if any(column not in frame or frame[column].isna().all() for column in needed):
         return None
+    if fault := _indicator_fault(term, frame[needed]):
+        return fault
+    if term in frame:
+        return None
     try:
         covariate_matrix(frame, [term])
     except Exception as error:  # formulas raise whatever their functions do
         why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return f"covariate {term!r} cannot be worked out of {', '.join(needed)}: {why}"
+    return None
+
+
+def _indicator_fault(term: str, frame: pd.DataFrame) -> str | None:
+    """Fault of a term whose words, or numbers in ``C(...)``, have more levels (in a product: combinations) than a model has room for."""
+    from retsam.association.design import level_columns, plain
+
+    cells = {column: plain(frame[column]) for column in frame}
+    for columns in level_columns(term, list(cells), [name for name, values in cells.items() if values.dtype == object]):
+        count = math.prod(cells[column].nunique() for column in columns)
+        if count > MOST_INDICATORS:
+            what = f"column {columns[0]!r} has" if len(columns) == 1 else f"columns {', '.join(map(repr, columns))} have together"
+            mend = f"cluster by it (`unit.cluster: {columns[0]}`), group its levels in a column with fewer, or leave it out"
+            return f"{what} {count} levels, and each would be a covariate of its own, expected at most {MOST_INDICATORS}; {mend}"
     return None
 
 
