@@ -1,6 +1,7 @@
 """Metrics follow what they claim to measure, grades follow metrics and thresholds, and copies are found."""
 
 import json
+import time
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from retsam.quality.cli import quality
 from retsam.quality.config import QualityConfig
-from retsam.quality.duplicates import near_content, same_content
+from retsam.quality.duplicates import _SAME_LIGHT, near_content, same_content
 from retsam.quality.field_of_view import FieldOfView, detect_field_of_view
 from retsam.quality.grading import REASONS, grade_table, summary
 from retsam.quality.metrics import METRICS, content_hash, measure_quality
@@ -167,6 +168,35 @@ def test_duplicates_are_named_counted_and_the_first_is_kept(good):
     assert any("failed, duplicate: 2" in line for line in summary(graded.reset_index()))
     kept = grade_table(metrics, QualityConfig(**lenient, duplicates="keep"), cohort)
     assert (kept["status"] == "ok").all() and kept["duplicate_of"].notna().sum() == 2
+
+
+def test_one_photograph_many_times_is_compared_once(good):
+    """Pairs of equal photographs would be four and a half million here."""
+    table = row_of(good, "a").loc[[0] * 3000].reset_index(drop=True)
+    began = time.process_time()
+    assert near_content(table, 24).tolist() == [-1] + [0] * 2999
+    assert time.process_time() - began < 1
+
+
+def test_near_copies_are_those_of_every_pair():
+    """Chains, repeats and rows without a hash: the earliest photograph within reach, as comparing all pairs finds it."""
+    rng = np.random.default_rng(0)
+    light = pd.DataFrame(dict.fromkeys(_SAME_LIGHT, 0.5), index=range(90))
+    light["brightness"] += 0.01 * rng.integers(0, 4, 90)
+    bits = np.repeat(rng.integers(0, 2, (6, 256), dtype=np.uint8), 15, axis=0)
+    for row in bits:
+        row[rng.choice(256, rng.choice([0, 0, 8]), replace=False)] ^= 1
+    order = rng.permutation(90)
+    packed = np.packbits(bits[order], axis=1)
+    table = light.assign(perceptual_hash=[None if i % 17 == 3 else code.tobytes().hex() for i, code in enumerate(packed)])
+    expected = [-1] * 90
+    for i in range(90):
+        for j in range(i):
+            near = abs(table["brightness"][i] - table["brightness"][j]) <= _SAME_LIGHT["brightness"]
+            known = i % 17 != 3 and j % 17 != 3
+            if expected[i] < 0 and near and known and np.bitwise_count(packed[i] ^ packed[j]).sum() <= 12:
+                expected[i] = j
+    assert near_content(table, 12).tolist() == expected and 10 < expected.count(-1) < 80
 
 
 def test_near_duplicates(good):
