@@ -6,13 +6,15 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from pydantic import ValidationError
 
+from retsam.cohort.cli import ingest
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.faults import SamplesheetError
 from retsam.cohort.folder import guess_from_names
-from retsam.cohort.ingest import build_cohort_table, plan_shards, read_shard, write_shards
+from retsam.cohort.ingest import build_cohort_table, plan_shards, read_shard, write_parquet, write_shards
 from retsam.cohort.samplesheet import image_ids, load_cohort
 
 
@@ -229,6 +231,32 @@ def test_shard_files_are_left_alone_when_nothing_changes(study):
     assert paths[0].stat().st_mtime == 1
     with pytest.raises(ValueError, match="no shard s0009"):
         write_shards(table, folder / "shards", {"s0009"})
+
+
+def test_one_shard_comes_from_the_table_and_no_samplesheet_is_read(study, tmp_path):
+    folder, sheet, settings = study
+    sheet["um"] = np.where(np.arange(len(sheet)) % 2, "", "5.25")
+    sheet.to_csv(settings["samplesheet"], index=False)
+    settings["columns"]["um_per_px"] = "um"
+    table = build_cohort_table(CohortConfig(**settings))
+    whole = write_shards(table, tmp_path / "whole")
+    write_parquet(table, tmp_path / "index.parquet")
+    os.remove(settings["samplesheet"])
+    arguments = ["--cohort", str(tmp_path / "index.parquet"), "--shards", str(tmp_path / "one")]
+    done = CliRunner().invoke(ingest, [*arguments, "--shard", "s0001"])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["s0001.csv"]
+    assert (tmp_path / "one" / "s0001.csv").read_bytes() == whole[1].read_bytes()
+    assert CliRunner().invoke(ingest, arguments).exit_code == 0
+    assert [(tmp_path / "one" / path.name).read_bytes() for path in whole] == [path.read_bytes() for path in whole]
+    done = CliRunner().invoke(ingest, [*arguments, "--shard", "s0001", "--shard", "s0009"])
+    assert done.exit_code == 1 and "no shard s0009 in this cohort; it has s0000 to s0002" in done.output
+    table[["image_id", "path"]].to_parquet(tmp_path / "index.parquet")
+    done = CliRunner().invoke(ingest, arguments)
+    assert done.exit_code == 1 and "eye, um_per_px, shard are missing" in done.output
+    for wrong, said in ((["--out", str(tmp_path / "c.parquet")], "without --out"), (["--config", __file__], "in its place")):
+        done = CliRunner().invoke(ingest, [*arguments, *wrong])
+        assert done.exit_code == 2 and said in done.output
 
 
 def test_empty_file_is_a_row(study):

@@ -24,7 +24,7 @@ def study(tmp_path_factory) -> Path:
     """A study of 3 shards that looks finished; settings, index and shards are real, so that these rules can run."""
     config = write_study(tmp_path_factory.mktemp("stale") / "a")
     until(config, "settings")
-    until(config, "index", "shard")
+    until(config, "shard")
     finish(config)
     assert planned(config) == {}
     return config
@@ -102,7 +102,7 @@ def test_another_list_of_taught_photographs_recomputes_associations(study):
 
 def test_shards_that_the_cohort_no_longer_has_are_removed_when_a_run_starts(tmp_path):
     config = write_study(tmp_path / "b")
-    until(config, "index", "shard")
+    until(config, "shard")
     finish(config)
     results, sheet = config.parent / "results", config.parent / "samplesheet.csv"
     sheet.write_text("\n".join(sheet.read_text().splitlines()[:5]) + "\n")

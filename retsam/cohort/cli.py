@@ -12,12 +12,18 @@ from retsam.cohort.faults import SamplesheetError
 
 
 @click.command()
-@click.option("--config", "config_path", required=True, type=click.Path(exists=True, dir_okay=False), help="Configuration of the study.")
+@click.option("--config", "config_path", type=click.Path(exists=True, dir_okay=False), help="Configuration of the study.")
+@click.option(
+    "--cohort",
+    "written",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Cohort table that --out wrote before: --shards are taken from it, and the samplesheet is not read again.",
+)
 @click.option("--out", type=Output(".parquet"), help="Cohort table to write (.parquet).")
 @click.option("--shards", type=click.Path(file_okay=False), help="Folder for one CSV a shard (image_id, path, eye, um_per_px; no labels).")
 @click.option("--shard", "only", multiple=True, help="Write only this shard's CSV (may be given several times); needs --shards.")
 @click.option("--quiet", is_flag=True, help="Do not say what was understood.")
-def ingest(config_path: str, out: Path | None, shards: str | None, only: tuple[str, ...], quiet: bool) -> None:
+def ingest(config_path: str | None, written: str | None, out: Path | None, shards: str | None, only: tuple[str, ...], quiet: bool) -> None:
     """Validate the samplesheet whole and write the cohort table.
 
     Every fault is reported at once, with its row, its column, what was expected, what was found and how to mend it; nothing is
@@ -27,8 +33,9 @@ def ingest(config_path: str, out: Path | None, shards: str | None, only: tuple[s
     Examples:
       retsam ingest --config my.yaml --out results/my/cohort.parquet --shards results/my/shards
       retsam ingest --config my.yaml --shards results/my/shards --shard s0003
+      retsam ingest --cohort results/my/cohort.parquet --shards results/my/shards --shard s0003
     """
-    from retsam.cohort.ingest import build_cohort_table, write_parquet, write_shards
+    from retsam.cohort.ingest import build_cohort_table, read_shard_rows, write_parquet, write_shards
     from retsam.cohort.samplesheet import load_cohort
     from retsam.config import load_config
     from retsam.plan import plan_faults
@@ -37,6 +44,16 @@ def ingest(config_path: str, out: Path | None, shards: str | None, only: tuple[s
         raise click.UsageError("nothing to write: give --out, --shards or both")
     if only and shards is None:
         raise click.UsageError("--shard needs --shards, the folder to write to")
+    if (config_path is None) == (written is None):
+        raise click.UsageError("give --config, or --cohort in its place")
+    if written is not None:
+        if out is not None:
+            raise click.UsageError("--cohort is a table that is there already: it goes with --shards and without --out")
+        try:
+            write_shards(read_shard_rows(written, set(only)), shards, set(only) or None)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        return
     study = load_config(config_path)
     config = study.cohort
     try:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from retsam.cohort.config import CohortConfig
 from retsam.cohort.samplesheet import Cohort, load_cohort
 
 #: Columns of a shard's file: what reading and segmenting a photograph needs, and no label.
 SHARD_COLUMNS = ["image_id", "path", "eye", "um_per_px"]
+
+#: Rows of a row group: rows lie in the order of shards, so who asks for one shard reads one group or two.
+_GROUP_ROWS = 50_000
 
 
 def shard_names(n_images: int, shard_size: int) -> np.ndarray:
@@ -91,10 +95,48 @@ def write_parquet(table: pd.DataFrame, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        table.to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False, row_group_size=_GROUP_ROWS)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_shard_rows(path: str | Path, only: set[str] | None = None) -> pd.DataFrame:
+    """What the files of shards hold, from a cohort table on disk: no samplesheet is read and no photograph looked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        Cohort table, or the workflow's index.
+    only : set of str, optional
+        Shards to read; all if left out.
+
+    Returns
+    -------
+    DataFrame
+        image_id, path, eye, um_per_px and shard.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks one of these columns or of these shards.
+    """
+    wanted = [*SHARD_COLUMNS, "shard"]
+    found = pq.read_schema(path).names
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(
+            f"{path}: expected a table that `retsam ingest --out` wrote, with columns {', '.join(wanted)}; "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        )
+    table = pd.read_parquet(path, columns=wanted, filters=[("shard", "in", sorted(only))] if only else None)
+    if (only or set()) - set(table["shard"]):
+        _check_known(only, pd.read_parquet(path, columns=["shard"])["shard"])
+    return table
+
+
+def _check_known(only: set[str], shards: pd.Series) -> None:
+    if unknown := sorted(only - set(shards)):
+        raise ValueError(f"no shard {', '.join(unknown)} in this cohort; it has {shards.iloc[0]} to {shards.iloc[-1]}")
 
 
 def write_shards(table: pd.DataFrame, folder: str | Path, only: set[str] | None = None) -> list[Path]:
@@ -105,7 +147,7 @@ def write_shards(table: pd.DataFrame, folder: str | Path, only: set[str] | None 
     Parameters
     ----------
     table : DataFrame
-        Cohort table.
+        Cohort table, or what :func:`read_shard_rows` read of one.
     folder : str or Path
     only : set of str, optional
         Shards to write; all if left out.
@@ -116,9 +158,7 @@ def write_shards(table: pd.DataFrame, folder: str | Path, only: set[str] | None 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    unknown = sorted((only or set()) - set(table["shard"]))
-    if unknown:
-        raise ValueError(f"no shard {', '.join(unknown)} in this cohort; it has {table['shard'].iloc[0]} to {table['shard'].iloc[-1]}")
+    _check_known(only or set(), table["shard"])
     paths = []
     for shard, rows in table.groupby("shard", sort=False):
         if only is not None and shard not in only:

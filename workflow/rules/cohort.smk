@@ -16,7 +16,7 @@ rule ingest:
         samplesheet=PLAN.cohort_digest,
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wildcards, attempt: 1500 * attempt,
         runtime=15,
         gpu=0,
     conda:
@@ -40,7 +40,7 @@ rule index:
         images=PLAN.index_digest,
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wildcards, attempt: 1500 * attempt,
         runtime=15,
         gpu=0,
     conda:
@@ -54,9 +54,11 @@ rule index:
 # Size and time of photographs decide whether the file is written, and are not in it: written again it is the same, byte for byte, and
 # Snakemake takes that for no change. A run that is killed right after this rule would so hide a replaced photograph from the next run.
 # Whoever opens photographs (metrics, segment) therefore has the digest among its own params.
+# Rows come from the index, read and checked once: reading the samplesheet in each shard would be work that grows with the cohort's square.
+# The index is ancient, because a row that is added elsewhere changes the index and not this shard; the digest says whether it did.
 rule shard:
     input:
-        config=f"{RESULTS}/configs/index.yaml",
+        index=ancient(f"{RESULTS}/parts/index.parquet"),
     output:
         f"{RESULTS}/parts/shards/{{shard}}.csv",
     log:
@@ -76,4 +78,4 @@ rule shard:
     message:
         "Photographs of shard {wildcards.shard}"
     shell:
-        "retsam ingest --config {input.config:q} --shards {params.folder:q} --shard {wildcards.shard} > {log:q} 2>&1"
+        "retsam ingest --cohort {input.index:q} --shards {params.folder:q} --shard {wildcards.shard} > {log:q} 2>&1"
