@@ -147,6 +147,39 @@ _SELF_EVIDENT = {
 # ---- further analyses ------------------------------------------------------------------------------------------------
 
 
+def test_a_stage_has_one_bar_that_moves_with_every_repeat(tables, monkeypatch):
+    from retsam.association.cli import Bars
+
+    made = []
+
+    class Bar:
+        def __init__(self, **settings):
+            made.append(self)
+            self.n, self.settings, self.closed = 0, settings, False
+
+        def update(self, count):
+            self.n += count
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    bars, told = Bars(), []
+
+    def progress(*call):
+        told.append(call)
+        bars(*call)
+
+    names = ("shape", "interactions", "discrimination", "measurement_error", "camera")
+    robustness = {"top": 1, "leave_one_out": ["site"], "replication": None, **dict.fromkeys(names, False)}
+    analyse(plan(robustness=robustness), *tables, dictionary=DICTIONARY, progress=progress)
+    bars.close()
+    assert [(b.settings["desc"], b.settings["unit"]) for b in made] == [("associations", "model"), ("further analyses", "step")]
+    assert all(b.n == b.settings["total"] and b.closed for b in made)
+    steps = [done for stage, done, _ in told if stage == "further analyses"]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 6 + 1 + 3  # six analyses, primary, without each site
+
+
 def test_description_tables(analysis, tables):
     t1 = analysis.tables["table1"]
     age = t1[(t1["outcome"] == "dr") & (t1["variable"] == "age")].set_index("group")

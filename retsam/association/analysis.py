@@ -18,7 +18,7 @@ from retsam.association.measurement_error import measurement_error
 from retsam.association.methods import methods_text
 from retsam.association.multiplicity import LABELS, adjust, effective_tests, spearman_matrix
 from retsam.association.problems import Problems
-from retsam.association.robustness import interactions, replication, sensitivity
+from retsam.association.robustness import interactions, replication, sensitivity, sensitivity_variants
 from retsam.association.sample import PlanError, Sample, biomarker_columns, build_sample
 from retsam.association.shape import shape_of, shape_tables
 from retsam.association.tables import Analysis, plan_record, shaped
@@ -216,13 +216,16 @@ def _deepen(add, config, problems: Problems, exposures: list[Exposure], table, b
     plan = config.robustness
     off = "not asked for in the plan"
     chosen = leading(table, exposures, config)
-    steps = ["shape", "interactions", "sensitivity", "replication", "measurement error", "discrimination", "camera"]
+    repeats = len(sensitivity_variants(problems, config, untrained)) * sum(bool(some) for some in chosen.values())
+    done, total = 0, 6 + repeats  # shape, interactions, repeats, replication, measurement error, discrimination, camera
 
-    def at(step: str) -> None:
+    def step() -> None:
+        nonlocal done
+        done += 1
         if progress is not None:
-            progress("further analyses", steps.index(step) + 1, len(steps))
+            progress("further analyses", done, total)
 
-    at("shape")
+    step()
     shapes = []
     if plan.shape:
         for outcome, some in chosen.items():
@@ -235,32 +238,31 @@ def _deepen(add, config, problems: Problems, exposures: list[Exposure], table, b
             tests.loc[part.index, "q_nonlinear"] = adjust(p, "bonferroni" if config.multiple.method == "meff" else config.multiple.method)
     for name, part in (("shape_quintiles", quintiles), ("shape_spline", spline), ("shape_tests", tests)):
         add(name, part, "" if plan.shape else off)
-    at("interactions")
+    step()
     wanted = plan.interactions and config.subgroups
     add(
         "interactions",
         interactions(problems, exposures, config) if wanted else pd.DataFrame(),
         "" if wanted else "the plan has no subgroups",
     )
-    at("sensitivity")
-    add("sensitivity", sensitivity(problems, chosen, config, seed, untrained))
-    at("replication")
+    add("sensitivity", sensitivity(problems, chosen, config, seed, untrained, step))
+    step()
     if plan.replication:
         add("replication", *replication(problems, exposures, config, seed))
     else:
         add("replication", pd.DataFrame(), off)
-    at("measurement error")
+    step()
     corrected = pd.DataFrame()
     if plan.measurement_error:
         corrected = measurement_error(problems, chosen, config, biomarkers, seed)
     add("measurement_error", corrected, "" if plan.measurement_error else off)
-    at("discrimination")
+    step()
     parts = (pd.DataFrame(),) * 3
     if plan.discrimination:
         parts = discrimination(problems, chosen, exposures, config, seed)
     for name, part in zip(("discrimination", "calibration", "roc"), parts, strict=True):
         add(name, part, "no binary outcome has enough data" if plan.discrimination else off)
-    at("camera")
+    step()
     add(
         "camera",
         camera_check(problems, config, seed) if plan.camera else pd.DataFrame(),

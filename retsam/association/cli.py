@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 import click
 
 from retsam.cli_types import Number, Output, Table
+
+
+class Bars:
+    """Progress of an analysis on the screen: one bar a stage. Called with the stage's name, the steps done and their total."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.stage: str | None = None
+        self.bar = None
+        self.lock = Lock()  # models are fitted in threads, each of which tells
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage; the first call of another one begins a new bar."""
+        if self.quiet:
+            return
+        from tqdm import tqdm
+
+        with self.lock:
+            if stage != self.stage:
+                self.close()
+                unit = "model" if stage == "associations" else "step"
+                self.stage, self.bar = stage, tqdm(total=total, desc=stage, unit=unit, mininterval=1.0)
+            self.bar.update(max(0, done - self.bar.n))
+
+    def close(self) -> None:
+        """Close the bar that is open, if any."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 @click.command()
@@ -29,7 +58,6 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
         --biomarkers results/odir/biomarkers.parquet --out results/odir/associations.parquet
     """
     import pandas as pd
-    from tqdm import tqdm
 
     from retsam.association.analysis import analyse
     from retsam.association.circularity import learned_photographs
@@ -43,18 +71,7 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
     plan = study.association
     if workers is not None:
         plan = plan.model_copy(update={"workers": workers})
-    bar: tqdm | None = None
-
-    def progress(stage: str, done: int, total: int) -> None:
-        nonlocal bar
-        if quiet:
-            return
-        if bar is None or bar.desc != f"{stage}: ":
-            if bar is not None:
-                bar.close()
-            bar = tqdm(total=total, desc=stage, unit="model", mininterval=1.0)
-        bar.update(done - bar.n)
-
+    progress = Bars(quiet)
     try:
         tables = [pd.read_parquet(p) for p in (cohort_path, quality_path)]
         tables.append(read_biomarkers(biomarkers_path, plan))
@@ -63,8 +80,7 @@ def associate(config_path, cohort_path, quality_path, biomarkers_path, out, work
     except PlanError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        if bar is not None:
-            bar.close()
+        progress.close()
     write_analysis(analysis, out)
     table = analysis.associations
     estimated = int(table["converged"].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -138,30 +138,10 @@ def _simple(method: str) -> str:
 # ---- sensitivity -----------------------------------------------------------------------------------------------------
 
 
-def sensitivity(
-    problems: Problems,
-    exposures: dict[str, list[Exposure]],
-    config: AssociationConfig,
-    seed: int,
-    untrained: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """Repeat the primary models under other choices.
-
-    Parameters
-    ----------
-    problems : Problems
-    exposures : dict of str to list of Exposure
-        Biomarkers of each outcome.
-    config : AssociationConfig
-    seed : int
-    untrained : ndarray of bool [n], optional
-        Rows of subjects whose labels taught no head.
-
-    Returns
-    -------
-    DataFrame
-        Columns of ``sensitivity.csv`` without ``plan``.
-    """
+def sensitivity_variants(
+    problems: Problems, config: AssociationConfig, untrained: np.ndarray | None = None
+) -> list[tuple[str, np.ndarray | None, Models, dict]]:
+    """Choices under which :func:`sensitivity` repeats the primary models: name, rows (None: all), models, and what else differs."""
     plan, models = config.robustness, config.models
     frame = problems.sample.frame
     variants: list[tuple[str, np.ndarray | None, Models, dict]] = [("primary", None, models, {})]
@@ -181,6 +161,38 @@ def sensitivity(
         variants.append(("rank_inverse_normal", None, models, {"rank": True}))
     if untrained is not None:
         variants.append(("untrained_subjects", untrained, models, {}))
+    return variants
+
+
+def sensitivity(
+    problems: Problems,
+    exposures: dict[str, list[Exposure]],
+    config: AssociationConfig,
+    seed: int,
+    untrained: np.ndarray | None = None,
+    progress: Callable[[], None] | None = None,
+) -> pd.DataFrame:
+    """Repeat the primary models under other choices.
+
+    Parameters
+    ----------
+    problems : Problems
+    exposures : dict of str to list of Exposure
+        Biomarkers of each outcome.
+    config : AssociationConfig
+    seed : int
+    untrained : ndarray of bool [n], optional
+        Rows of subjects whose labels taught no head.
+    progress : callable, optional
+        Called before each of :func:`sensitivity_variants` of each outcome that has biomarkers.
+
+    Returns
+    -------
+    DataFrame
+        Columns of ``sensitivity.csv`` without ``plan``.
+    """
+    models = config.models
+    variants = sensitivity_variants(problems, config, untrained)
     parts = []
     for outcome, chosen in exposures.items():
         if not chosen:
@@ -188,6 +200,8 @@ def sensitivity(
         whole = problems.problem(outcome, config.primary_set)
         several = len(np.unique(whole.cluster[whole.rows])) < len(whole.rows)
         for name, mask, used, options in variants:
+            if progress is not None:
+                progress()
             # without a second row of a cluster, or a working correlation in the model, these would be the primary fit once more
             again = not several or ("correlation" in options and whole.kind not in CORRELATED)
             if again and options.keys() & {"one_eye", "correlation"}:
@@ -199,7 +213,7 @@ def sensitivity(
             winsor = options.get("winsor", config.exposures.winsorise)
             table = run_grid([problem], tested, used, config.exposures.standardise, winsor, config.workers)
             parts.append(table.assign(analysis=name))
-        if plan.imputations > 1:
+        if config.robustness.imputations > 1:
             parts.append(imputed(problems, outcome, chosen, config, seed))
         if models.mixed and problems.coded[outcome].outcome.type in ("binary", "continuous"):
             parts.append(mixed(problems, outcome, chosen, config))
