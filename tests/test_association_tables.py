@@ -147,6 +147,16 @@ _SELF_EVIDENT = {
 # ---- further analyses ------------------------------------------------------------------------------------------------
 
 
+def test_each_different_label_is_read_once(monkeypatch):
+    from retsam.association import outcomes
+
+    read = []
+    monkeypatch.setattr(outcomes, "text_of", lambda value: read.append(value) or str(value).removesuffix(".0"))
+    frame = pd.DataFrame({"dr": [0.0, 1.0, np.nan, 1.0] * 500})
+    coded = outcomes.code_outcome(frame, plan().outcomes[0])
+    assert np.array_equal(coded.y, frame["dr"], equal_nan=True) and sorted(read) == ["0.0", "1.0"]
+
+
 def test_a_stage_has_one_bar_that_moves_with_every_repeat(tables, monkeypatch):
     from retsam.association.cli import Bars
 

@@ -77,6 +77,15 @@ def _standardised_difference_of_shares(shares: Sequence[np.ndarray]) -> float:
     return worst
 
 
+def _coded(values: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Place of each value among the levels (-1 where missing), and the levels as text, in order."""
+    codes, found = pd.factorize(values)
+    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in found]
+    levels = sorted(set(texts))
+    place = {level: i for i, level in enumerate(levels)}
+    return np.array([*(place[text] for text in texts), -1])[codes], levels
+
+
 def table1(problems: Problems, config: AssociationConfig) -> pd.DataFrame:
     """Characteristics of the analysed rows by outcome, with standardised mean differences.
 
@@ -117,20 +126,13 @@ def table1(problems: Problems, config: AssociationConfig) -> pd.DataFrame:
                     row = _t1(outcome, variable, "", name, len(v), missing, v.mean(), spread, median, q1, q3, text=text)
                     rows.append({**row, "smd": smd if name == "all" else math.nan})
             else:
-                texts = np.empty(len(values), dtype=object)
-                texts[:] = [None if pd.isna(v) else (f"{v:g}" if isinstance(v, float) else str(v)) for v in values]
-                levels = sorted({t for t in texts if t is not None})
-                known = np.array([t is not None for t in texts], dtype=bool)  # without a row it would be of numbers
-                shares = [
-                    np.array([np.sum(texts[m & known] == level) for level in levels]) / max(1, np.sum(m & known))
-                    for _, m in groups
-                    if np.any(m & known)
-                ]
+                codes, levels = _coded(values)
+                counts = [np.bincount(codes[mask & (codes >= 0)], minlength=len(levels)) for _, mask in parts]
+                shares = [c / c.sum() for c in counts[1:] if c.sum()]
                 smd = _standardised_difference_of_shares(shares) if len(levels) > 1 else math.nan
-                for level in levels:
-                    for name, mask in parts:
-                        total = int(np.sum(mask & known))
-                        count = int(np.sum(texts[mask] == level))
+                for place, level in enumerate(levels):
+                    for (name, mask), within in zip(parts, counts, strict=True):
+                        total, count = int(within.sum()), int(within[place])
                         share = count / total if total else math.nan
                         text = f"{count} ({100 * share:.1f} %)" if total else ""
                         row = _t1(outcome, variable, level, name, total, int(mask.sum()) - total, count, share, text=text)

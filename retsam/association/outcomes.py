@@ -59,6 +59,12 @@ def cell_text(column: pd.Series | None, n: int) -> np.ndarray:
     return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
+def _plain_texts(texts: np.ndarray) -> np.ndarray:
+    """Texts as lists of a config are compared with them, empty ones as they are; each different text is read once."""
+    codes, found = pd.factorize(texts)
+    return np.array([text_of(v) if v != "" else "" for v in found], dtype=object)[codes]
+
+
 def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
     """1 cases, 0 controls, -1 neither, -2 empty, -3 not understood."""
     out = np.full(len(texts), -3)
@@ -78,7 +84,7 @@ def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
 
 def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
     """What is wrong with the cells of an outcome's columns."""
-    texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[outcome.source], len(frame))], dtype=object)
+    texts = _plain_texts(cell_text(frame[outcome.source], len(frame)))
     where = f"outcome {outcome.name!r}, column {outcome.source!r}"
     if outcome.type == "binary":
         odd = sorted(set(texts[_binary(texts, outcome) == -3]))
@@ -92,7 +98,7 @@ def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
         return [f"{where}: values that are not in `levels`: {', '.join(odd[:5])}"] if odd else []
     faults = []
     for column in filter(None, (outcome.source, outcome.event, outcome.entry)):
-        cells = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[column], len(frame))], dtype=object)
+        cells = _plain_texts(cell_text(frame[column], len(frame)))
         if column == outcome.event:
             odd = sorted(set(cells) - {""} - _TRUE - _FALSE - {"True", "False"})
             kind = "0/1 or yes/no"
@@ -123,7 +129,7 @@ def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
     Coded
     """
     n = len(frame)
-    texts = np.array([text_of(v) if v != "" else "" for v in cell_text(frame[outcome.source], n)], dtype=object)
+    texts = _plain_texts(cell_text(frame[outcome.source], n))
     why = np.full(n, "", dtype=object)
     event = entry = None
     if outcome.type == "binary":
@@ -146,7 +152,7 @@ def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
     why[~np.isfinite(y)] = "no_label"
     if outcome.type == "time":
         happened = np.char.lower(cell_text(frame[outcome.event], n).astype(str)) if n else np.empty(0, dtype=str)
-        happened = np.array([text_of(h) for h in happened], dtype=object)
+        happened = _plain_texts(happened.astype(object))
         event = np.where(np.isin(happened, list(_TRUE)), 1.0, np.where(np.isin(happened, list(_FALSE)), 0.0, np.nan))
         unknown = ~np.isfinite(event) & (why == "")
         why[unknown] = "no_event_status"
