@@ -360,7 +360,7 @@ def test_graphs_count_the_photographs_without_masks(stores, tmp_path):
     graphs_of = ["--graphs", str(tmp_path / "graphs"), "--out", str(tmp_path / "p.parquet"), "--scheduler", "synchronous", "--quiet"]
     result = CliRunner().invoke(command, ["--store", str(stores[0]), *graphs_of])
     assert result.exit_code == 0, result.output
-    assert pd.read_csv(tmp_path / "graphs" / "failures.csv").to_dict("records") == [
+    assert pd.read_csv(tmp_path / "graphs" / "_failures.csv").to_dict("records") == [
         {"image_id": "c", "reason": "unreadable", "detail": "not a picture"}
     ]
 
@@ -384,6 +384,19 @@ def test_a_graph_that_cannot_be_built_is_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "graph_table", lambda masks, config: 1 / 0 if masks.image_id == "=bad" else real(masks, config))
     written = graphs.write_graphs([bad, good], tmp_path)
     assert [path.stem for path in written] == ["good"]
-    assert pd.read_csv(tmp_path / "failures.csv").to_dict("records") == [
+    assert pd.read_csv(tmp_path / "_failures.csv").to_dict("records") == [
         {"image_id": "'=bad", "reason": "graph_failed", "detail": "ZeroDivisionError: division by zero"}
     ]
+
+
+def test_graphs_of_a_folder_are_one_table_though_an_eye_shows_no_vessels(tmp_path):
+    bare, other = eye("a_bare", 1), eye("b", 2)
+    for masks in (bare, other):
+        masks.planes["artery"] = np.zeros_like(masks.fov)
+        masks.status["artery"] = "supervised"
+    middle = len(other.fov) // 2
+    other.planes["artery"][middle - 4 : middle + 4, middle - 100 : middle + 100] = True
+    graphs.write_graphs([bare, other, Failure("c", "unreadable", "not a picture")], tmp_path)
+    table = pd.read_parquet(tmp_path)
+    assert set(table["image_id"]) == {"b"} and list(table.columns) == graphs.SCHEMA.names
+    assert pq.read_schema(tmp_path / "a_bare.parquet").equals(pq.read_schema(tmp_path / "b.parquet"))

@@ -330,6 +330,6 @@ def test_command_lists_failed_rows_among_the_graphs(folder):
     arguments = ["--masks", str(folder / "two.csv"), "--out", str(folder / "o.csv"), "--graphs", str(folder / "g")]
     result = CliRunner().invoke(command, [*arguments, "--scheduler", "synchronous", "--quiet"])
     assert result.exit_code == 0, result.output
-    failures = pd.read_csv(folder / "g" / "failures.csv")
+    failures = pd.read_csv(folder / "g" / "_failures.csv")
     assert failures[["image_id", "reason"]].to_dict("records") == [{"image_id": "bad", "reason": "bad_encoding"}]
     assert (folder / "g" / "good.parquet").is_file()

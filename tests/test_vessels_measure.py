@@ -176,6 +176,17 @@ def test_twigs_do_not_hide_the_trunk_that_they_grow_from(trunk, branches, expect
     assert sorted(widths, reverse=True) == pytest.approx(expected, abs=0.25)
 
 
+def test_stray_pixels_do_not_halve_the_sparsity():
+    planes = {"artery": spokes([8.0] * 6), "vein": spokes([9.0] * 6, first=40.0)}
+    clean = values_of(planes=planes, disc=DISC)
+    rng = np.random.default_rng(0)
+    specked = {name: plane.copy() for name, plane in planes.items()}
+    specked["artery"][rng.integers(40, SIDE - 40, 40), rng.integers(40, SIDE - 40, 40)] = True
+    values = values_of(planes=specked, disc=DISC)
+    for name in ("sparsity_mean_artery", "sparsity_max_artery"):
+        assert values[name] == pytest.approx(clean[name], rel=0.02)
+
+
 # ---- nulls ---------------------------------------------------------------------------------------------------------------
 
 

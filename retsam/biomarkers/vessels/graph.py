@@ -329,26 +329,23 @@ def segment_table(graph: VesselGraph, metrics: dict[str, np.ndarray], native_sca
     pandas.DataFrame
         structure, segment, kind, node_a, node_b, node_a_kind, node_b_kind, length_px, width_px, the metrics, x and y (lists).
     """
-    rows = []
-    kinds = ["", *graph.node_kind]
-    for s in range(graph.size):
-        window = slice(graph.offsets[s], graph.offsets[s + 1])
-        ok = graph.measured[window]
-        widths = graph.width[window]
-        rows.append(
-            {
-                "structure": graph.structure,
-                "segment": s,
-                "kind": KINDS[int(graph.segment_kind[s])],
-                "node_a": int(graph.ends[s, 0]),
-                "node_b": int(graph.ends[s, 1]),
-                "node_a_kind": kinds[int(graph.ends[s, 0]) + 1],
-                "node_b_kind": kinds[int(graph.ends[s, 1]) + 1],
-                "length_px": float(graph.step[window].sum()) * native_scale,
-                "width_px": float(widths[ok].mean()) * native_scale if ok.any() else float("nan"),
-                **{name: float(values[s]) for name, values in metrics.items()},
-                "x": np.round(graph.points[window, 0], 2).tolist(),
-                "y": np.round(graph.points[window, 1], 2).tolist(),
-            }
-        )
-    return pd.DataFrame(rows)
+    kinds = np.array(["", *graph.node_kind], object)
+    windows = [slice(a, b) for a, b in zip(graph.offsets[:-1], graph.offsets[1:], strict=True)]
+    measured = [graph.width[w][graph.measured[w]] for w in windows]
+    # Typed column by column, so that the table of an eye without vessels is of the same types as any other.
+    return pd.DataFrame(
+        {
+            "structure": np.full(graph.size, graph.structure, object),
+            "segment": np.arange(graph.size, dtype=np.int64),
+            "kind": np.array([KINDS[int(kind)] for kind in graph.segment_kind], object),
+            "node_a": graph.ends[:, 0].astype(np.int64),
+            "node_b": graph.ends[:, 1].astype(np.int64),
+            "node_a_kind": kinds[graph.ends[:, 0] + 1],
+            "node_b_kind": kinds[graph.ends[:, 1] + 1],
+            "length_px": np.array([graph.step[w].sum() for w in windows], float) * native_scale,
+            "width_px": np.array([w.mean() if w.size else np.nan for w in measured], float) * native_scale,
+            **{name: np.asarray(values, float) for name, values in metrics.items()},
+            "x": pd.Series([np.round(graph.points[w, 0], 2).tolist() for w in windows], dtype=object),
+            "y": pd.Series([np.round(graph.points[w, 1], 2).tolist() for w in windows], dtype=object),
+        }
+    )

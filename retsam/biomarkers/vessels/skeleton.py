@@ -54,14 +54,15 @@ def _clean(mask: np.ndarray, largest_hole: float, smallest_component: float) -> 
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if hierarchy is None:
         return
+    # One contour a call: of a list, OpenCV copies all of them each time.
     for index, contour in enumerate(contours):
         inner = cv2.contourArea(contour)
         if hierarchy[0, index, 3] >= 0:
             # The outline of a hole runs through the vessel's pixels about it.
             if inner - len(contour) / 2.0 + 1.0 <= largest_hole:
-                cv2.drawContours(mask, contours, index, 1, cv2.FILLED)
+                cv2.drawContours(mask, [contour], 0, 1, cv2.FILLED)
         elif inner + len(contour) / 2.0 + 1.0 < smallest_component:
-            cv2.drawContours(mask, contours, index, 0, cv2.FILLED)
+            cv2.drawContours(mask, [contour], 0, 0, cv2.FILLED)
 
 
 def replication(plane: np.ndarray) -> tuple[int, int, int]:
