@@ -390,7 +390,7 @@ def test_a_graph_that_cannot_be_built_is_a_row(tmp_path, monkeypatch):
 
 
 def test_graphs_of_a_folder_are_one_table_though_an_eye_shows_no_vessels(tmp_path):
-    bare, other = eye("a_bare", 1), eye("b", 2)
+    bare, other = eye("a_bare", 1), eye("_b", 2)
     for masks in (bare, other):
         masks.planes["artery"] = np.zeros_like(masks.fov)
         masks.status["artery"] = "supervised"
@@ -398,5 +398,5 @@ def test_graphs_of_a_folder_are_one_table_though_an_eye_shows_no_vessels(tmp_pat
     other.planes["artery"][middle - 4 : middle + 4, middle - 100 : middle + 100] = True
     graphs.write_graphs([bare, other, Failure("c", "unreadable", "not a picture")], tmp_path)
     table = pd.read_parquet(tmp_path)
-    assert set(table["image_id"]) == {"b"} and list(table.columns) == graphs.SCHEMA.names
-    assert pq.read_schema(tmp_path / "a_bare.parquet").equals(pq.read_schema(tmp_path / "b.parquet"))
+    assert set(table["image_id"]) == {"_b"} and list(table.columns) == graphs.SCHEMA.names
+    assert pq.read_schema(tmp_path / "a_bare.parquet").equals(pq.read_schema(tmp_path / "%5Fb.parquet"))
