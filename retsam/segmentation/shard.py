@@ -156,7 +156,8 @@ def _predict(segmenter: Segmenter, group: list[tuple[dict, PreparedImage | Failu
         raise
     except Exception as error:  # one photograph must not end a shard: each alone has its masks, or a row that says what happened
         if len(group) == 1:
-            if isinstance(error, torch.OutOfMemoryError):  # photographs all take as much: what is short of memory is the device, for now
+            # Every photograph takes about as much, so it is the device that others fill: as a row the fault would outlast its cause.
+            if isinstance(error, torch.OutOfMemoryError):
                 raise
             row = group[0][0]
             log.exception("image %s could not be segmented", row["image_id"])
