@@ -185,8 +185,14 @@ def test_nothing_is_guessed_in_doubt(names):
 def test_empty_folder_and_missing_sheet(tmp_path):
     assert "no file in" in str(faults_of({"samplesheet": str(tmp_path)}))
     (tmp_path / "sheet.csv").write_text("image\n")
-    assert "nothing at this path" in str(faults_of({"samplesheet": str(tmp_path / "shet.csv")}))
-    assert "sheet.csv" in str(faults_of({"samplesheet": str(tmp_path / "shet.csv")}))
+    said = str(faults_of({"samplesheet": str(tmp_path / "shet.csv")}))
+    assert f"nothing at {tmp_path / 'shet.csv'}" in said and "near it lie sheet.csv" in said
+
+
+def test_a_missing_sheet_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = str(faults_of({"samplesheet": "demo/sheet.csv"}))
+    assert f"nothing at {tmp_path / 'demo' / 'sheet.csv'}" in said and "the folder that it is relative to" in said
 
 
 def test_ids_are_unique_and_depend_on_their_own_path_only():

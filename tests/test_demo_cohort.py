@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from retsam.config import StudyConfig
 from retsam.demo.cli import demo
-from retsam.demo.population import EFFECTS, PREVALENCE, simulate
+from retsam.demo.population import EFFECTS, PREVALENCE, effects_table, simulate
 from retsam.demo.study import demo_config, write_demo
 
 
@@ -60,8 +64,17 @@ def test_truth_tables_fit_the_sheet_and_the_masks(folder):
     av = cv2.imread(str(folder / manifest["av"][0]), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(av)) <= {0, 1, 2, 3} and (av == 1).any() and (av == 2).any()
     effects = pd.read_csv(folder / "truth" / "effects.csv")
-    assert len(effects) == len(EFFECTS)
     assert set(effects["biomarker"].dropna()) - set(truth.columns) == set()
+    pd.testing.assert_frame_equal(effects, effects_table().reset_index(drop=True), check_dtype=False)
+    pairs = set(zip(effects["cause"], effects["biomarker"], strict=True))
+    assert {("hypertension", "vein_tortuosity_distance"), ("hypertension", "artery_tortuosity_distance"), ("age", "drusen_count")} <= pairs
+
+
+def test_age_brings_drusen_from_fifty_on():
+    (effect,) = (effect for effect in EFFECTS if (effect.cause, effect.parameter) == ("age", "drusen"))
+    assert [effect.on({"age": age}) for age in (40, 50, 74)] == [0, 0, pytest.approx(2)]
+    (effect,) = (effect for effect in EFFECTS if (effect.cause, effect.parameter) == ("age", "artery_width_um"))
+    assert [effect.on({"age": age}) for age in (50, 70)] == [pytest.approx(3), pytest.approx(-3)]
 
 
 def test_bad_photographs_are_bad(folder):
@@ -115,6 +128,31 @@ def test_command(tmp_path):
     assert (tmp_path / "d" / "config.yaml").is_file() and "snakemake" in result.output
     assert len(pd.read_csv(tmp_path / "d" / "samplesheet.csv")) == 8
     assert CliRunner().invoke(demo, ["--out", str(tmp_path / "e"), "--size", "100"]).exit_code == 2
+
+
+def test_the_study_is_found_from_any_folder(tmp_path, monkeypatch):
+    """The samplesheet's path holds from elsewhere too, and the command can be copied although the folder's name has a space."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(demo, [*"--subjects 4 --size 512 --workers 1 --no-defects --quiet --out".split(), "my demos/d"])
+    config = yaml.safe_load((tmp_path / "my demos/d/config.yaml").read_text())
+    assert Path(config["cohort"]["samplesheet"]) == tmp_path / "my demos/d/samplesheet.csv"
+    command = shlex.split(result.output.splitlines()[-1].removeprefix("next: "))
+    assert command[0] == "snakemake" and command[-2:] == ["--configfile", "my demos/d/config.yaml"]
+    assert Path(command[command.index("--snakefile") + 1]).is_file()
+
+
+def test_a_folder_with_another_cohort_is_refused(tmp_path, folder):
+    """Nothing is written then: what stays of the other would pass for this one's."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for options in ("--subjects 5 --seed 1", "--subjects 4 --seed 1 --no-defects", "--subjects 4 --seed 2"):
+        result = CliRunner().invoke(demo, [*options.split(), "--size", "512", "--quiet", "--out", str(folder)])
+        assert result.exit_code == 1 and "samplesheet.csv: the samplesheet of another cohort" in result.output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "mine.jpg").touch()
+    result = CliRunner().invoke(demo, ["--subjects", "4", "--size", "512", "--quiet", "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "mine.jpg" in result.output and "another folder" in result.output
+    assert not (tmp_path / "truth").exists()
 
 
 def test_no_site_has_the_cases_of_a_disease_to_itself():

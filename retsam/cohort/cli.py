@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -134,12 +135,16 @@ def init(source: str, out: str | None, study: str | None, root: str | None, forc
         raise click.ClickException(f"{target} exists; choose another --out, or overwrite it with --force")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    click.echo(f"written: {target}\nnext: read it, then snakemake {_snakefile()}--configfile {target}", err=True)
+    click.echo(f"written: {target}\nnext: read it, then {snakemake_command(target)}", err=True)
 
 
-def _snakefile() -> str:
-    """Option that names the workflow where Snakemake would not find it by itself: in a folder without the Snakefile."""
-    if Path("Snakefile").is_file():
-        return ""
-    checkout = Path(__file__).resolve().parents[2] / "Snakefile"
-    return f"--snakefile {checkout if checkout.is_file() else 'path/to/retsam/Snakefile'} "
+def snakemake_command(config: Path) -> str:
+    """The command that runs a study, fit to be copied into a shell.
+
+    It names the workflow where Snakemake would not find it by itself: in a folder without the Snakefile.
+    """
+    snakefile = ""
+    if not Path("Snakefile").is_file():
+        checkout = Path(__file__).resolve().parents[2] / "Snakefile"
+        snakefile = f"--snakefile {shlex.quote(str(checkout)) if checkout.is_file() else 'path/to/retsam/Snakefile'} "
+    return f"snakemake {snakefile}--configfile {shlex.quote(str(config))}"

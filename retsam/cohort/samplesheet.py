@@ -143,10 +143,9 @@ def read_sheet(source: Path, missing: tuple[str, ...] = ("",)) -> tuple[pd.DataF
     if not source.exists():
         near = difflib.get_close_matches(source.name, [p.name for p in source.parent.glob("*")] if source.parent.is_dir() else [], 3)
         hint = f"; near it lie {', '.join(near)}" if near else ""
-        raise SamplesheetError(
-            str(source),
-            [Fault(None, "-", "a table (.csv, .tsv, .parquet) or a folder", "nothing at this path", f"correct `samplesheet`{hint}")],
-        )
+        started = "" if source.is_absolute() else ", or start from the folder that it is relative to"
+        found, mend = f"nothing at {source.absolute()}", f"correct `samplesheet`{started}{hint}"
+        raise SamplesheetError(str(source), [Fault(None, "-", "a table (.csv, .tsv, .parquet) or a folder", found, mend)])
     try:
         if source.suffix.lower() in (".parquet", ".pq"):
             raw, first_row = pd.read_parquet(source), 1

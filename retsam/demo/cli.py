@@ -31,8 +31,12 @@ def demo(out: Path, subjects: int, size: int, seed: int, workers: int | None, de
       retsam demo --out big --subjects 500 --size 1024
       snakemake --cores 2 --configfile demo/config.yaml
     """
+    from retsam.cohort.cli import snakemake_command
     from retsam.demo.study import write_demo
 
-    config = write_demo(out, subjects, size, seed, workers, defects, not quiet)
+    try:
+        config = write_demo(out, subjects, size, seed, workers, defects, not quiet)
+    except FileExistsError as error:
+        raise click.ClickException(str(error)) from error
     click.echo(f"{2 * subjects} photographs of {subjects} subjects{' and 6 bad ones' if defects else ''} in {out}")
-    click.echo(f"next: snakemake --cores 2 --configfile {config}")
+    click.echo(f"next: {snakemake_command(config)}")

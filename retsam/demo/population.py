@@ -6,6 +6,7 @@ that table, so that what a study of the demo should find is known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -32,16 +33,19 @@ class Effect:
     cause : str
         Column of the samplesheet.
     level : str
-        ``per unit`` for numbers and yes/no, or the level of an ordinal cause.
+        ``per unit`` for numbers (from `over` on) and yes/no, or the level of an ordinal cause.
     parameter : str
         Field of `EyeParameters`, or a lesion.
     change : float
         Added to the parameter (lesions: the expected number).
     unit : str
-    biomarker : str
-        Quantity in ``truth/biomarkers.csv`` in which it shows.
+    biomarkers : tuple of str
+        Quantities in ``truth/biomarkers.csv`` in which it shows.
     direction : int
         Sign of the association between cause and biomarker.
+    over : float
+        Value of the cause at which the effect is nil. Below it a parameter changes the other way; a lesion does not, since none can be
+        fewer than none.
     """
 
     cause: str
@@ -49,39 +53,49 @@ class Effect:
     parameter: str
     change: float
     unit: str
-    biomarker: str
+    biomarkers: tuple[str, ...]
     direction: int
+    over: float = 0.0
+
+    def on(self, eye: Mapping[str, object]) -> float:
+        """What it adds to the parameter of one eye, a row of the samplesheet."""
+        cause = float(eye[self.cause])
+        if self.level != "per unit":
+            return self.change * (cause == float(self.level))
+        cause -= self.over
+        return self.change * (max(0.0, cause) if self.parameter in LESIONS else cause)
 
 
 def _dr(lesion: str, means: tuple[float, ...], biomarker: str) -> list[Effect]:
-    return [Effect("dr_grade", str(grade), lesion, mean, "lesions expected", biomarker, 1) for grade, mean in enumerate(means) if mean]
+    return [Effect("dr_grade", str(grade), lesion, mean, "lesions expected", (biomarker,), 1) for grade, mean in enumerate(means) if mean]
 
 
 EFFECTS: tuple[Effect, ...] = (
-    Effect("age", "per unit", "artery_width_um", -0.30, "um per year over 60", "crae_um", -1),
-    Effect("hypertension", "per unit", "artery_width_um", -9.0, "um", "crae_um", -1),
-    Effect("hypertension", "per unit", "tortuosity", 0.35, "relative", "artery_tortuosity_distance", 1),
-    Effect("dr_grade", "per unit", "vein_width_um", 4.5, "um per grade", "crve_um", 1),
+    Effect("age", "per unit", "artery_width_um", -0.30, "um per year over 60", ("crae_um",), -1, over=60),
+    Effect("age", "per unit", "drusen", 1 / 12, "lesions expected per year over 50", ("drusen_count",), 1, over=50),
+    Effect("hypertension", "per unit", "artery_width_um", -9.0, "um", ("crae_um",), -1),
+    Effect("hypertension", "per unit", "tortuosity", 0.35, "relative", ("artery_tortuosity_distance", "vein_tortuosity_distance"), 1),
+    Effect("dr_grade", "per unit", "vein_width_um", 4.5, "um per grade", ("crve_um",), 1),
     *_dr("microaneurysm", (0.0, 5.0, 13.0, 22.0, 24.0), "microaneurysm_count"),
     *_dr("hemorrhage", (0.0, 0.6, 8.0, 17.0, 20.0), "hemorrhage_count"),
     *_dr("hard_exudate", (0.0, 3.0, 20.0, 38.0, 42.0), "hard_exudate_count"),
     *_dr("cotton_wool_spot", (0.0, 0.0, 1.2, 3.0, 3.5), "cotton_wool_spot_count"),
-    Effect("amd", "per unit", "drusen", 55.0, "lesions expected", "drusen_count", 1),
-    Effect("glaucoma", "per unit", "cdr_vertical", 0.24, "ratio", "cdr_vertical", 1),
-    Effect("glaucoma", "per unit", "cdr_horizontal", 0.17, "ratio", "cdr_horizontal", 1),
-    Effect("glaucoma", "per unit", "artery_width_um", -4.0, "um", "crae_um", -1),
-    Effect("pathological_myopia", "per unit", "tessellation", 0.55, "0..1", "", 1),
-    Effect("pathological_myopia", "per unit", "ppa_mm", 0.50, "mm", "peripapillary_atrophy_area_px2", 1),
-    Effect("pathological_myopia", "per unit", "artery_width_um", -14.0, "um", "crae_um", -1),
-    Effect("pathological_myopia", "per unit", "vein_width_um", -17.0, "um", "crve_um", -1),
-    Effect("pathological_myopia", "per unit", "disc_tilt", 14.0, "degrees", "disc_ovality", 0),
-    Effect("pathological_myopia", "per unit", "disc_width_mm", -0.20, "mm", "disc_ovality", -1),
+    Effect("amd", "per unit", "drusen", 55.0, "lesions expected", ("drusen_count",), 1),
+    Effect("glaucoma", "per unit", "cdr_vertical", 0.24, "ratio", ("cdr_vertical",), 1),
+    Effect("glaucoma", "per unit", "cdr_horizontal", 0.17, "ratio", ("cdr_horizontal",), 1),
+    Effect("glaucoma", "per unit", "artery_width_um", -4.0, "um", ("crae_um",), -1),
+    Effect("pathological_myopia", "per unit", "tessellation", 0.55, "0..1", (), 1),
+    Effect("pathological_myopia", "per unit", "ppa_mm", 0.50, "mm", ("peripapillary_atrophy_area_px2",), 1),
+    Effect("pathological_myopia", "per unit", "artery_width_um", -14.0, "um", ("crae_um",), -1),
+    Effect("pathological_myopia", "per unit", "vein_width_um", -17.0, "um", ("crve_um",), -1),
+    Effect("pathological_myopia", "per unit", "disc_tilt", 14.0, "degrees", ("disc_ovality",), 0),
+    Effect("pathological_myopia", "per unit", "disc_width_mm", -0.20, "mm", ("disc_ovality",), -1),
 )
 
 
 def effects_table() -> pd.DataFrame:
-    """`EFFECTS` as a table, one row an effect."""
-    return pd.DataFrame([asdict(effect) for effect in EFFECTS])
+    """`EFFECTS` as a table, one row an effect and biomarker."""
+    return pd.DataFrame([asdict(effect) for effect in EFFECTS]).explode("biomarkers").rename(columns={"biomarkers": "biomarker"})
 
 
 # Parameter: mean, SD between subjects, SD between the eyes of a subject.
@@ -169,11 +183,8 @@ def _eye(row: dict[str, object], base: dict[str, float], camera: Camera, size: i
     values.update({"ppa_mm": max(0.0, rng.normal(-0.05, 0.06)), "media_opacity": 0.0})
     expected = dict.fromkeys(LESIONS, 0.0)
     expected["microaneurysm"] = 0.12  # as elderly people without diabetes have
-    expected["drusen"] = max(0.0, (float(row["age"]) - 50) / 12)
     for effect in EFFECTS:
-        cause = float(row[effect.cause]) - (60 if effect.cause == "age" else 0)
-        amount = cause if effect.level == "per unit" else float(int(row[effect.cause]) == int(effect.level))
-        (expected if effect.parameter in LESIONS else values)[effect.parameter] += effect.change * amount
+        (expected if effect.parameter in LESIONS else values)[effect.parameter] += effect.on(row)
     if float(row["age"]) > 65 and rng.random() < 0.14:
         values["media_opacity"] = float(rng.uniform(0.15, 0.55))
     for name, (low, high) in _BOUNDS.items():

@@ -135,33 +135,47 @@ def _landscape(size: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip((picture + rng.normal(0, 0.02, picture.shape)) * 255, 0, 255).astype(np.uint8)
 
 
-def _write_defects(
-    table: pd.DataFrame, parameters: list[EyeParameters], out: Path, size: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Photographs that are bad on purpose: rows of the samplesheet, and what is wrong with them."""
-    photographs, rng = out / "photographs", np.random.default_rng([int(seed), 0xBAD])
-    rows, defects = [], []
-    for number, defect in enumerate(DEFECTS):
-        source = table.iloc[(7 * number + 2) % len(table)]
-        row = {**source.to_dict(), "subject": f"X{number + 1:04d}", "image": f"photographs/X{number + 1:04d}_{source['eye']}.jpg"}
-        path = out / row["image"]
-        good = parameters[int(source.name)]
-        if defect == "unreadable":
+def _bad_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the samplesheet for photographs that are bad on purpose (index: the row each is made from), and what is wrong with them."""
+    sources = [(7 * number + 2) % len(table) for number in range(len(DEFECTS))]
+    rows = table.iloc[sources].copy()
+    rows["subject"] = [f"X{number + 1:04d}" for number in range(len(rows))]
+    rows["image"] = [f"photographs/{subject}_{eye}.jpg" for subject, eye in zip(rows["subject"], rows["eye"], strict=True)]
+    listed = pd.DataFrame({"image": rows["image"].to_numpy(), "defect": [*DEFECTS], "expected": [*DEFECTS.values()]})
+    listed["made_from"] = table["image"].iloc[sources].to_numpy()
+    return rows, listed
+
+
+def _write_bad(listed: pd.DataFrame, sources: pd.Index, parameters: list[EyeParameters], out: Path, size: int, seed: int) -> None:
+    """The photographs that are bad on purpose; `sources` are the numbers of the eyes that they are made from."""
+    rng = np.random.default_rng([int(seed), 0xBAD])
+    for source, row in zip(sources, listed.itertuples(), strict=True):
+        path, good = out / row.image, parameters[source]
+        if row.defect == "unreadable":
             path.write_bytes(b"this is no photograph\n" * 40)
-        elif defect == "truncated":
-            whole = (photographs / Path(source["image"]).name).read_bytes()
+        elif row.defect == "truncated":
+            whole = (out / row.made_from).read_bytes()
             path.write_bytes(whole[: len(whole) * 2 // 5])
-        elif defect == "not_a_fundus":
+        elif row.defect == "not_a_fundus":
             _write_jpeg(_landscape(size, rng), path, 92)
-        elif defect == "duplicate":
-            path.write_bytes((photographs / Path(source["image"]).name).read_bytes())
+        elif row.defect == "duplicate":
+            path.write_bytes((out / row.made_from).read_bytes())
         else:
-            change = {"brightness": 0.12} if defect == "too_dark" else {"defocus_um": 260.0}
+            change = {"brightness": 0.12} if row.defect == "too_dark" else {"defocus_um": 260.0}
             camera = replace(CAMERAS["handheld"], tint=good.camera.tint)
             _write_jpeg(render_eye(replace(good, camera=camera, **change), int(rng.integers(2**31))).rgb, path, 90)
-        rows.append(row)
-        defects.append({"image": row["image"], "defect": defect, "expected": DEFECTS[defect], "made_from": source["image"]})
-    return pd.DataFrame(rows), pd.DataFrame(defects)
+
+
+def _refuse_another_cohort(out: Path, sheet: pd.DataFrame) -> None:
+    """Files of another cohort would stay among those of this one: whoever reads the folder would take them for its own."""
+    written, photographs = out / "samplesheet.csv", out / "photographs"
+    mend = "choose another folder, or remove this one first"
+    if written.is_file() and written.read_text(encoding="utf-8") != sheet.to_csv(index=False):
+        raise FileExistsError(f"{written}: the samplesheet of another cohort lies there (other subjects, seed or defects); {mend}")
+    named = {Path(image).name for image in sheet["image"]}
+    others = sorted(path.name for path in photographs.iterdir() if path.name not in named) if photographs.is_dir() else []
+    if others:
+        raise FileExistsError(f"{photographs}: holds {len(others)} files that are not of this cohort, {others[0]} among them; {mend}")
 
 
 def write_demo(
@@ -193,18 +207,25 @@ def write_demo(
     Returns
     -------
     Path
-        Of the configuration.
+        Of the configuration, in `out` as it was given; the path of the samplesheet in it is absolute.
 
     Raises
     ------
     ValueError
         Size or number of subjects out of range.
+    FileExistsError
+        The folder holds another cohort.
     """
     if not 512 <= size <= 2000:
         raise ValueError(f"size: expected 512 to 2000 pixels, found {size}")
     out = Path(out)
     table, parameters = simulate(subjects, size, seed)
     table["image"] = [f"photographs/{row.subject}_{row.eye}.jpg" for row in table.itertuples()]
+    sheet = table[["image", *(column for column in table.columns if column != "image")]]
+    bad, listed = _bad_rows(sheet)
+    if defects:
+        sheet = pd.concat([sheet, bad], ignore_index=True)
+    _refuse_another_cohort(out, sheet)
     for folder in (out / "photographs", out / "truth" / "masks"):
         folder.mkdir(parents=True, exist_ok=True)
     seeds = np.random.default_rng([int(seed), 0x5EED]).integers(2**62, size=len(table))
@@ -223,11 +244,9 @@ def write_demo(
                 bar.update()
     bar.close()
 
-    sheet = table[["image", *(column for column in table.columns if column != "image")]]
     truth = out / "truth"
     if defects:
-        bad, listed = _write_defects(table, parameters, out, size, seed)
-        sheet = pd.concat([sheet, bad[sheet.columns]], ignore_index=True)
+        _write_bad(listed, bad.index, parameters, out, size, seed)
         listed.to_csv(truth / "defects.csv", index=False)
     sheet.to_csv(out / "samplesheet.csv", index=False)
     keys = table[["image", "subject", "eye"]].reset_index(drop=True)
@@ -238,7 +257,7 @@ def write_demo(
     _write_mask_tables(table, results, out)
     config = out / "config.yaml"
     heading = "# Study of the rendered cohort beside this file (written by `retsam demo`).\n"
-    config.write_text(heading + yaml.safe_dump(demo_config(out), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    config.write_text(heading + yaml.safe_dump(demo_config(out.absolute()), sort_keys=False, allow_unicode=True), encoding="utf-8")
     return config
 
 
