@@ -58,7 +58,8 @@ def compare(truth: Mapping[str, Any], measured: Mapping[str, Any]) -> pd.DataFra
     -------
     DataFrame
         ``biomarker``, ``kind`` (of error), ``truth``, ``measured``, ``error`` (relative: measured / truth - 1; else measured - truth;
-        null where either is), ``reason`` (why the measurement is missing). One row for every biomarker of `COMPARED` that both sides know.
+        null where either is; infinite where something is measured that is not there, null where nothing is there and nothing measured),
+        ``reason`` (why the measurement is missing). One row for every biomarker of `COMPARED` that both sides know.
     """
     rows = []
     for biomarker, (key, kind) in COMPARED.items():
@@ -68,7 +69,7 @@ def compare(truth: Mapping[str, Any], measured: Mapping[str, Any]) -> pd.DataFra
         found = math.nan if found is None or pd.isna(found) else float(found)
         error = found - known
         if kind == "relative":
-            error = error / known if known else math.nan
+            error = error / known if known else math.copysign(math.inf, error) if error else math.nan
         reason = measured.get(f"{biomarker}__reason")
         rows.append((biomarker, kind, known, found, error, reason))
     return pd.DataFrame(rows, columns=["biomarker", "kind", "truth", "measured", "error", "reason"])
