@@ -28,7 +28,9 @@ EXPONENTS = (0.5, 12.0)
 _ROWS = {
     "branching_angle": (
         "Angle between the two daughters at bifurcations; median. Directions are those of straight lines through the daughters' "
-        "centrelines beyond the junction.", "deg", "Zamir 1976; Stanton 1995", (0.0, 180.0), "wider angles",
+        "centrelines beyond the junction. The parent is the branch on the way to the disc (without one the widest); where more than two "
+        "others meet it, the daughters are the two that go on most nearly straight.",
+        "deg", "Zamir 1976; Stanton 1995", (0.0, 180.0), "wider angles",
     ),
     "branching_coefficient": (
         "(d1^2 + d2^2) / d0^2 of the daughters' and the parent's widths; median over bifurcations.", "1", "Zamir 1976; Patton 2006",

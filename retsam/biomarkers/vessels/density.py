@@ -28,7 +28,11 @@ _COUNTS = {
         "more segments",
     ),
     "endpoint_count": ("Number of free vessel ends.", "more, or more broken, vessels"),
-    "branchpoint_count": ("Number of bifurcations; a junction counts once, a crossing not at all.", "more branching"),
+    "branchpoint_count": (
+        "Number of bifurcations; a junction counts once, a crossing of artery and vein not at all. Vessels of one kind are taken not to "
+        "cross: an X of two of them counts as one bifurcation at about a right angle, as two at a slant.",
+        "more branching",
+    ),
     "component_count": ("Number of connected pieces of the vessel graph.", "more broken vessels"),
 }
 
@@ -50,12 +54,12 @@ for _structure in STRUCTURES:
             )
         )  # fmt: skip
         for _suffix, _unit, _extra, _word in (
-            ("", "px^-1", (), "native pixels"), ("dd", "DD^-1", ("disc",), "disc diameters"), ("mm", "mm^-1", ("scale",), "millimetres"),
+            ("", "px^-1", (), "native pixel"), ("dd", "DD^-1", ("disc",), "disc diameter"), ("mm", "mm^-1", ("scale",), "millimetre"),
         ):  # fmt: skip
             DICTIONARY.append(
                 Biomarker(
                     column("length_density", _structure, _region, _suffix), "vessels",
-                    f"Length of the smoothed centrelines over the area of the region inside the field of view, in {_word}.",
+                    f"Length of the smoothed centrelines over the region's area inside the field of view: {_word}s per square {_word}.",
                     unit=_unit, needs=tuple(dict.fromkeys((*_needs(_structure, _region), *_extra))), valid_range=(0.0, 1e3),
                     direction="denser vessels", structure=_structure, region=_region, resolution="density",
                 )
