@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -185,6 +186,19 @@ def test_stray_pixels_do_not_halve_the_sparsity():
     values = values_of(planes=specked, disc=DISC)
     for name in ("sparsity_mean_artery", "sparsity_max_artery"):
         assert values[name] == pytest.approx(clean[name], rel=0.02)
+
+
+@pytest.mark.parametrize("side", [800, 1700])
+def test_sparsity_is_the_distance_to_the_drawn_edge_in_photographs_of_every_size(side):
+    disc = tuple(np.array(DISC) * side / SIDE)
+    artery = spokes([0.006 * side] * 6, disc, side=side)
+    for i in range(12):  # where vessels are dense, half a cell is much
+        draw.draw_vessel(artery, draw.line((0.2 * side, (0.15 + 0.02 * i) * side), 20.0, 0.3 * side), 0.003 * side)
+    context = phantom_context({"artery": artery, "vein": artery}, disc=disc)
+    exact = cv2.distanceTransform(1 - artery.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[context.fov]
+    values = measure_vessels(context)
+    assert values["sparsity_mean_artery"] == pytest.approx(np.maximum(exact - 0.5, 0.0).mean(), rel=0.003)
+    assert values["sparsity_max_artery"] == pytest.approx(exact.max() - 0.5, rel=0.01)
 
 
 # ---- nulls ---------------------------------------------------------------------------------------------------------------

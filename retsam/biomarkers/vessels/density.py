@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
+from numba import njit
 
 from retsam.biomarkers.registry import Biomarker, Null
 from retsam.biomarkers.vessels.analysis import (
@@ -160,20 +163,57 @@ def _counts(analysis: Analysis, structure: str, region: str) -> dict[str, Value]
 def _sparsity(analysis: Analysis, structure: str) -> tuple[float, float]:
     """Mean and largest distance to the nearest vessel (grid px)."""
     vessel = analysis.context.plane(structure).view(np.uint8)
-    # Distances of many pixels need no grid of one: from 900 px on, every second (third...) one is measured.
+    # Distances of many pixels need no grid of one: from 900 px on, they are taken from every second (third...).
     stride = max(1, round(max(vessel.shape) / 600))
-    fov = analysis.context.fov
+    kept = vessel
     if stride > 1:
+        # Pieces are told apart on cells of that size; a cell is vessel if any of its pixels is, so that no thin vessel falls through.
         kernel = np.ones((stride, stride), np.uint8)
-        # A cell is vessel if any of its pixels is, so that no thin vessel falls through.
-        vessel = np.ascontiguousarray(cv2.dilate(vessel, kernel)[stride // 2 :: stride, stride // 2 :: stride])
-        fov = fov[stride // 2 :: stride, stride // 2 :: stride]
-    vessel = _led_through(vessel, (analysis.graph(structure).points - (stride - 1) / 2.0) / stride)
-    distance = cv2.distanceTransform(1 - vessel, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    found = distance[fov]
-    # Pixel centre to pixel centre: the vessel's edge lies half a cell nearer.
-    found = np.maximum(found - np.float32(0.5), 0.0)
-    return float(found.mean(dtype=np.float64)) * stride, float(found.max()) * stride
+        kept = np.ascontiguousarray(cv2.dilate(vessel, kernel)[stride // 2 :: stride, stride // 2 :: stride])
+    kept = _led_through(kept, (analysis.graph(structure).points - (stride - 1) / 2.0) / stride)
+    fov = analysis.context.fov[stride // 2 :: stride, stride // 2 :: stride]
+    found = _distances(vessel, kept, stride)[fov]
+    # Pixel centre to pixel centre: the vessel's edge lies half a pixel nearer.
+    found = np.maximum(found - 0.5, 0.0)
+    return float(found.mean()), float(found.max())
+
+
+@njit(cache=True)
+def _distances(vessel, kept, stride):
+    """Distance from the middle pixel of each cell of `stride` to the nearest vessel pixel of a kept cell (px): float64 of `kept`'s shape.
+
+    Of a mask thinned out to cells vessels would be as wide as cells, and the retina nearer to them by half of one.
+    """
+    height, width = vessel.shape
+    rows, columns = kept.shape
+    # The way to the nearest vessel pixel up or down the column, on the cells' middle rows; then sideways over columns.
+    upright = np.full((rows, width), np.inf)
+    for downwards in (True, False):
+        away = np.full(width, np.inf)
+        for i in range(height):
+            y = i if downwards else height - 1 - i
+            row = min(y // stride, rows - 1)
+            for x in range(width):
+                away[x] += 1.0
+                if vessel[y, x] and kept[row, min(x // stride, columns - 1)]:
+                    away[x] = 0.0
+            if y % stride == stride // 2:
+                for x in range(width):
+                    upright[row, x] = min(upright[row, x], away[x])
+    found = np.empty((rows, columns))
+    for row in range(rows):
+        for cell in range(columns):
+            x = cell * stride + stride // 2
+            best = upright[row, x] ** 2
+            aside = 1
+            while aside * aside < best and (x - aside >= 0 or x + aside < width):
+                if x - aside >= 0:
+                    best = min(best, upright[row, x - aside] ** 2 + aside * aside)
+                if x + aside < width:
+                    best = min(best, upright[row, x + aside] ** 2 + aside * aside)
+                aside += 1
+            found[row, cell] = math.sqrt(best)
+    return found
 
 
 def _led_through(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
