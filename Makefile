@@ -12,7 +12,7 @@
 #   PYTHON         interpreter that makes the environment (3.11 or newer)
 #   VENV           the environment
 #   CORES          cores for Snakemake
-#   DEMO_SUBJECTS  subjects of the rendered cohort (two eyes each)
+#   DEMO_SUBJECTS  subjects of the rendered cohort (two eyes each); one that is there already is kept, `make clean` removes it
 
 TORCH_INDEX ?=
 PYTHON ?= python3

@@ -150,7 +150,7 @@ def plan_study(settings: Mapping[str, Any], photographs: bool = True) -> StudyPl
         if all((Path(config.results) / name).is_file() for name in FROZEN_TABLES):
             hint = (
                 f"\n  {config.results} holds the tables of an earlier run. To analyse them as they are, without the photographs, "
-                "add `associate --config frozen=true` to this command"
+                "add `--config frozen=true` to this command"
             )
         raise ValueError("\n".join([f"{error}{hint}", *faults])) from error
     faults = _listed(config.cohort.samplesheet, plan_faults(config, cohort.table) + _model_faults(config))

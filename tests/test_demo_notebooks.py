@@ -93,3 +93,14 @@ def test_a_model_that_did_not_fit_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("RETSAM_RESULTS", str(tmp_path))
     with pytest.raises(CellExecutionError, match="did not fit: .*separated"):
         _run("02_from_tables_to_a_custom_model.ipynb")
+
+
+def test_a_difference_that_no_eye_shows_is_no_result(tmp_path, monkeypatch):
+    """No man has the disease: its difference between the sexes would be 0, from 0 to 0."""
+    _results(tmp_path)
+    cohort = pd.read_parquet(tmp_path / "cohort.parquet")
+    cohort["glaucoma"] = cohort["glaucoma"].where(cohort["sex"] == "female", 0)
+    cohort.to_parquet(tmp_path / "cohort.parquet")
+    monkeypatch.setenv("RETSAM_RESULTS", str(tmp_path))
+    with pytest.raises(CellExecutionError, match="did not fit: its terms cannot be told apart"):
+        _run("02_from_tables_to_a_custom_model.ipynb")

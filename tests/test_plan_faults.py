@@ -55,7 +55,7 @@ def told(study: dict, section: str = "association", **settings) -> str:
         ({"covariate_sets": {"a": ["quality_sharpnes"]}}, "association.covariate_sets.a", "nearest: quality_sharpness"),
         ({"covariate_sets": {"a": [""]}}, "association.covariate_sets.a", "neither a column nor a formula"),
         ({"covariate_sets": {"a": ["age - 1"]}}, "association.covariate_sets.a", "takes the intercept away"),
-        ({"outcomes": ["age"]}, "association.outcomes", "expected 0/1 or yes/no"),
+        ({"outcomes": ["age"]}, "association.outcomes", "or give the outcome another `type`"),
         ({"outcomes": [{"name": "dr", "positive": []}]}, "association.outcomes", "nobody would be a case"),
         ({"outcomes": [{"name": "dr", "type": "ordered", "levels": [0, 0]}]}, "association.outcomes", "each once"),
         ({"subgroups": {"sex": [1]}}, "association.subgroups.sex", "write `sex: null`"),

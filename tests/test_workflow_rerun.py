@@ -141,7 +141,9 @@ def test_associations_are_computed_from_frozen_tables_alone(study, tmp_path):
 
     config.write_text(yaml.safe_dump(settings))
     done = snakemake("-n", "--configfile", str(config), cwd=tmp_path, check=False)
-    assert done.returncode != 0 and "frozen=true" in done.stdout + done.stderr
+    assert done.returncode != 0 and "add `--config frozen=true` to this command" in done.stdout + done.stderr
+    done = snakemake("-n", "--configfile", str(config), "--config", "frozen=true", cwd=tmp_path)
+    assert "localrules" not in done.stdout + done.stderr
     (tmp_path / "results" / "quality.parquet").unlink()
     config.write_text(yaml.safe_dump({**settings, "frozen": True}))
     done = snakemake("-n", "--configfile", str(config), cwd=tmp_path, check=False)

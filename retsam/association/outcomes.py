@@ -88,7 +88,8 @@ def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
     where = f"outcome {outcome.name!r}, column {outcome.source!r}"
     if outcome.type == "binary":
         odd = sorted(set(texts[_binary(texts, outcome) == -3]))
-        faults = [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; say which values are `positive`"] if odd else []
+        mend = "say which values are `positive`, or give the outcome another `type`"
+        faults = [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; {mend}"] if odd else []
         for key in ("positive", "negative"):
             near = slips(getattr(outcome, key), set(texts) - {""})
             faults += [f"{where}: `{key}` lists {text!r}, which no row has; did you mean {other!r}?" for text, other in near]

@@ -57,6 +57,7 @@ rule index:
 # Rows come from the index, read and checked once: reading the samplesheet in each shard would be work that grows with the cohort's square.
 # The index is ancient, because a row that is added elsewhere changes the index and not this shard; the digest says whether it did.
 rule shard:
+    localrule: True
     input:
         index=ancient(f"{RESULTS}/parts/index.parquet"),
     output:

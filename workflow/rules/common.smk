@@ -46,15 +46,11 @@ wildcard_constraints:
     stage="|".join(PLAN.stages),
 
 
-localrules:
-    settings,
-    shard,
-
-
 # What one stage reads of the configuration. The file changes only when one of these settings does, so an edit reruns the stages it
 # touches and no others. Nothing may be a param here that is not in the file: a run killed after this rule would hide it from the next one.
 # Digests of models are params of the rules that use them.
 rule settings:
+    localrule: True
     output:
         f"{RESULTS}/configs/{{stage}}.yaml",
     log:
