@@ -148,7 +148,7 @@ def _roles(sheet: pd.DataFrame, base: Path, source: Path, proposal: _Proposal) -
     proposal.columns["image"] = paths[0]
     cells = sheet[paths[0]].dropna().head(100)
     there = sum((base / c).exists() for c in cells)
-    mend = "set cohort.root (or --root)" if there == 0 else "`retsam ingest` names them"
+    mend = "let cohort.root (or --root) be the folder that they start from" if there == 0 else "`retsam ingest` names them"
     note = "" if there == len(cells) else f"; {len(cells) - there} of the first {len(cells)} are not found from {base}: {mend}"
     proposal.said.append(f"photographs: column {paths[0]!r}{note}")
     for role in ("image_id", "subject", "eye", "visit", "um_per_px"):
