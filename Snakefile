@@ -1,6 +1,6 @@
 # retsam: colour fundus photographs -> quality -> segmentation -> biomarkers -> associations -> report.
 #
-#   snakemake                                     the rendered demo cohort of config/config.yaml
+#   snakemake                                     the demo of config/config.yaml, once `make demo` has rendered its cohort
 #   snakemake --configfile config/odir.yaml       another study
 #   snakemake --workflow-profile slurm            the same study on a Slurm cluster (workflow/profiles/slurm)
 #   snakemake associate                           associations only, from the biomarkers that are there
