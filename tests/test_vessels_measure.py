@@ -177,6 +177,19 @@ def test_twigs_do_not_hide_the_trunk_that_they_grow_from(trunk, branches, expect
     assert sorted(widths, reverse=True) == pytest.approx(expected, abs=0.25)
 
 
+@pytest.mark.parametrize("slant", [0.0, 30.0])
+def test_an_artery_that_a_vein_cuts_across_keeps_its_width(slant):
+    disc = (SIDE / 2, SIDE / 2, 60.0)
+    planes = {"artery": np.zeros((SIDE, SIDE), bool), "vein": np.zeros((SIDE, SIDE), bool)}
+    draw.draw_vessel(planes["artery"], draw.line((SIDE / 2 + 50, SIDE / 2 + 3), 7.0, 300.0), 11.0)
+    middle = draw.line((SIDE / 2 + 50, SIDE / 2 + 3), 7.0, 100.0)[-1]
+    for heading in (97.0 - slant, 277.0 - slant):
+        draw.draw_vessel(planes["vein"], draw.line(tuple(middle), heading, 120.0), 12.0)
+    planes["artery"] &= ~planes["vein"]
+    widths = zone_b_widths(Analysis(phantom_context(planes, disc=disc)), "artery")
+    assert widths == pytest.approx([11.0], abs=0.1)
+
+
 def test_stray_pixels_do_not_halve_the_sparsity():
     planes = {"artery": spokes([8.0] * 6), "vein": spokes([9.0] * 6, first=40.0)}
     clean = values_of(planes=planes, disc=DISC)

@@ -27,6 +27,8 @@ TWICING = (1.0, 0.6)
 SPREAD = 1.0
 #: A sample of which less than this (units) is in the mask lies in a gap.
 THINNEST = 0.1
+#: Beyond half a width from a gap samples nearer than this (units) lie in its soft edge.
+CUT_EDGE = 1.5
 #: Samples nearer to a free end than this (px) lie in its rounding.
 ROUNDED = 2.0
 
@@ -72,6 +74,11 @@ def mark_valid(points, widths, offsets, ends, node_position, node_radius, unit, 
         for i in range(first, last):
             if valid[i] and (widths[i] > 1.5 * middle + 0.5 * unit or widths[i] < 0.5 * middle - 0.1 * unit):
                 valid[i] = 0
+        # At the edge of a gap, where another vessel passes over, the vessel is cut across: it is whole half a width on, by a soft edge.
+        beside = int(0.5 * middle + CUT_EDGE * unit)
+        for i in range(first, last):
+            if widths[i] <= THINNEST * unit:
+                valid[max(first, i - beside) : min(last, i + beside + 1)] = 0
 
 
 @njit(cache=True)
