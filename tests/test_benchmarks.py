@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from retsam.demo.compare import compare
 
@@ -31,13 +32,14 @@ def test_passes_are_counted_where_the_segmenter_makes_them(benchmark_of, monkeyp
     segmenter = default_segmenter()
     monkeypatch.setattr(segmenter, "logits", segmenter.logits)  # put back at the end
     passes = benchmark_of("segmentation").count_passes(segmenter, "cpu")
-    refined = segmenter._refine_disc(
-        np.zeros((1, 64, 64, 3), np.uint8),
-        np.ones((1, 64, 64), bool),
-        np.zeros((1, 2, 512, 512), np.float32),
-        [(256, 256, 60)],
-        np.ones(1, bool),
-    )
+    with torch.inference_mode():  # as prediction does; outside it, a processor with bfloat16 would be given float32
+        refined = segmenter._refine_disc(
+            np.zeros((1, 64, 64, 3), np.uint8),
+            np.ones((1, 64, 64), bool),
+            np.zeros((1, 2, 512, 512), np.float32),
+            [(256, 256, 60)],
+            np.ones(1, bool),
+        )
     assert len(refined) == 1 and list(passes) == ["roi_384"] and passes["roi_384"]["seconds"] > 0
 
 
