@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: setup $(DEMO_DIR)/config.yaml
-	@$(BIN)/snakemake --cores $(CORES) --quiet rules
+	@$(BIN)/snakemake --cores $(CORES) --quiet host reason
 	@echo "Report:"
 	@$(BIN)/python -c 'from pathlib import Path; print(Path("results/demo/report.html").resolve(strict=True))'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,16 @@ COLUMNS = {
     "associations.parquet": "outcome biomarker covariate_set subgroup model n n_cases n_clusters estimate se ci_low ci_high p neg_log10_p "
     "q family converged note",
 }
+
+
+def test_make_demo_shows_the_log_of_a_job_that_failed(tmp_path):
+    """With the options that the Makefile gives Snakemake."""
+    options = re.search(r"/snakemake --cores \$\(CORES\)(.*)", (ROOT / "Makefile").read_text())[1].split()
+    (tmp_path / "Snakefile").write_text("rule a:\n    output: 'a'\n    log: 'a.log'\n    shell: 'echo the reason why > {log}; false'\n")
+    done = snakemake(
+        *options, "--workflow-profile", str(ROOT / "profiles" / "default"), cwd=tmp_path, snakefile=tmp_path / "Snakefile", check=False
+    )
+    assert done.returncode != 0 and "\nthe reason why\n" in done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
