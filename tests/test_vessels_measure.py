@@ -177,6 +177,23 @@ def test_twigs_do_not_hide_the_trunk_that_they_grow_from(trunk, branches, expect
     assert sorted(widths, reverse=True) == pytest.approx(expected, abs=0.25)
 
 
+@pytest.mark.parametrize(
+    ("course", "expected"),
+    [
+        (lambda t: 60.0 * np.tanh(t) ** 3, 1),  # on the artery for a stretch, away on the other side
+        (lambda t: 60.0 * np.abs(np.tanh(t)) ** 3, 0),  # and away on the side it came from
+        (lambda t: 1.5 * np.sin(9.0 * t), 0),  # a vessel that both masks claim
+        (lambda t: 30.0 * np.sin(2.5 * t), 3),
+    ],
+)
+def test_a_vein_that_lies_on_an_artery_crosses_it_once_or_not_at_all(course, expected):
+    t = np.linspace(-2.5, 2.5, 600)
+    planes = {name: np.zeros((SIDE, SIDE), bool) for name in ("artery", "vein")}
+    draw.draw_vessel(planes["artery"], np.column_stack([400.0 + 120.0 * t, 400.0 + 0.0 * t]), 7.0)
+    draw.draw_vessel(planes["vein"], np.column_stack([400.0 + 120.0 * t, 400.0 + course(t)]), 7.0 if expected == 0 else 9.0)
+    assert len(Analysis(phantom_context(planes, disc=(400.0, 650.0, 50.0))).crossings) == expected
+
+
 @pytest.mark.parametrize("slant", [0.0, 30.0])
 def test_an_artery_that_a_vein_cuts_across_keeps_its_width(slant):
     disc = (SIDE / 2, SIDE / 2, 60.0)

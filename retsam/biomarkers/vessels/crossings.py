@@ -21,7 +21,8 @@ LEAST_VEIN_PX = 4.0
 DICTIONARY: list[Biomarker] = [
     Biomarker(
         "crossing_count", "vessels",
-        "Number of places where the centreline of an artery crosses that of a vein, outside the disc where a disc is known.",
+        "Number of places where the centreline of an artery crosses that of a vein, outside the disc where a disc is known; where the one "
+        "lies on the other along a stretch, one if it leaves on the other side, else none.",
         unit="count", needs=("artery", "vein", "fov"), valid_range=(0.0, 1e4), direction="more crossings", structure="vessel",
         resolution="density",
     ),

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy.spatial import cKDTree
 
 from retsam.biomarkers.vessels.graph import VesselGraph
 
 #: A vessel must go on by this many of its widths on either side, or one ends on the other.
 GO_ON_WIDTHS = 0.75
+#: Crossings nearer to each other than this many widths are one; and a vessel that lies on the other one farther, up to where it ends,
+#: does not cross it.
+ONE_CROSSING_WIDTHS = 1.5
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def find_crossings(
 ) -> list[Crossing]:
     """All crossings of arteries and veins, each once.
 
+    Where one vessel lies on the other along a stretch, their centrelines meet many times in name only: it is one crossing if they meet
+    an odd number of times, so that they leave on other sides than they came, and none if an even one.
+
     Parameters
     ----------
     artery, vein : VesselGraph
@@ -97,8 +104,17 @@ def find_crossings(
     pairs = _intersections(
         artery.points, artery.segment_of.astype(np.int64), vein.points, vein.segment_of.astype(np.int64), height, width, reach
     )
+    if not len(pairs):
+        return []
+    run = _runs(artery, vein, pairs[:, 0])
+    meetings: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j in sorted(map(tuple, pairs.tolist())):
+        meetings.setdefault((int(run[i]), int(vein.segment_of[j])), []).append((i, j))
     found: list[Crossing] = []
-    for i, j in pairs.tolist():
+    for members in meetings.values():
+        if len(members) % 2 == 0:
+            continue
+        i, j = members[len(members) // 2]
         x, y = (artery.points[i] + vein.points[j]) / 2.0
         if disc is not None and math.hypot(x - disc[0], y - disc[1]) < disc[2]:
             continue
@@ -108,12 +124,34 @@ def find_crossings(
             for graph, sample, own, other in ((artery, i, widths[0], widths[1]), (vein, j, widths[1], widths[0]))
         ):
             continue
-        # Vessels that share their course cross several times in name only.
-        if any(math.hypot(x - c.x, y - c.y) < 1.5 * max(widths) for c in found):
+        near = ONE_CROSSING_WIDTHS * max(widths)
+        if _to_the_end(artery, i, run) > near or any(math.hypot(x - c.x, y - c.y) < near for c in found):
             continue
         u, v = _heading(artery, i), _heading(vein, j)
         found.append(Crossing(float(x), float(y), i, j, math.degrees(math.acos(min(1.0, abs(float(u @ v)))))))
     return found
+
+
+def _runs(artery: VesselGraph, vein: VesselGraph, meeting: np.ndarray) -> np.ndarray:
+    """Number of the stretch that each artery sample is in, int [K]: of one segment, and all of it on a vein or none of it.
+
+    Parameters
+    ----------
+    meeting : ndarray of int
+        Samples at which the two meet.
+    """
+    away, nearest = cKDTree(vein.points).query(artery.points)
+    on_vein = away < 0.5 * np.maximum(artery.width, vein.width[nearest])
+    on_vein[meeting] = True
+    return np.cumsum(np.diff(on_vein, prepend=on_vein[0]) | (np.diff(artery.segment_of, prepend=0) != 0))
+
+
+def _to_the_end(graph: VesselGraph, sample: int, run: np.ndarray) -> float:
+    """Length from a sample to the farther end of its segment that its run reaches (px); 0 where the run ends before both."""
+    segment = int(graph.segment_of[sample])
+    first, last = graph.offsets[segment], graph.offsets[segment + 1]
+    before, after = float(graph.step[first:sample].sum()), float(graph.step[sample:last].sum())
+    return max(before if run[first] == run[sample] else 0.0, after if run[last - 1] == run[sample] else 0.0)
 
 
 def _room(graph: VesselGraph, sample: int) -> float:
