@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -92,6 +94,18 @@ def test_same_seed_same_cohort(tmp_path, folder):
     write_demo(tmp_path, subjects=4, size=512, seed=1, workers=1, defects=False, progress=False)
     for name in ("photographs/S0001_R.jpg", "truth/masks/S0003_L_av.png", "truth/biomarkers.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_cores_are_counted_where_there_is_no_affinity(tmp_path):
+    """macOS has no `os.sched_getaffinity`."""
+    code = (
+        "import os, sys\nvars(os).pop('sched_getaffinity', None)\n"
+        "from retsam.biomarkers.config import BiomarkersConfig\nfrom retsam.biomarkers.running import worker_count\n"
+        "from retsam.demo.cli import demo\nassert worker_count(BiomarkersConfig()) > 0\n"
+        "demo(['--subjects', '4', '--size', '512', '--no-defects', '--quiet', '--out', sys.argv[1]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_effects_are_in_the_cohort():

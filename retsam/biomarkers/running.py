@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +22,9 @@ Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
 def worker_count(config: BiomarkersConfig) -> int:
     """Workers on this machine: as configured, else one for each core that this process may use."""
-    return config.workers or len(os.sched_getaffinity(0))
+    from dask.system import CPU_COUNT
+
+    return config.workers or CPU_COUNT
 
 
 def _serial(function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:

@@ -22,6 +22,7 @@ def demo(out: Path, subjects: int, size: int, seed: int, workers: int | None, de
     Writes into OUT:
       photographs/*.jpg, samplesheet.csv, config.yaml   what a study needs
       truth/biomarkers.csv, parameters.csv, effects.csv what the study should find
+      truth/defects.csv                                 which photographs are bad, and how
       truth/masks.csv, masks/                           for `retsam measure --masks OUT/truth/masks.csv`
       truth/manifest.csv                                for `retsam evaluate --manifest OUT/truth/manifest.csv --root OUT`
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
+from dask.system import CPU_COUNT
 from tqdm import tqdm
 
 from retsam.demo.parameters import CAMERAS, EyeParameters
@@ -230,7 +230,7 @@ def write_demo(
         folder.mkdir(parents=True, exist_ok=True)
     seeds = np.random.default_rng([int(seed), 0x5EED]).integers(2**62, size=len(table))
     jobs = [(Path(image).stem, eye, int(own), str(out)) for image, eye, own in zip(table["image"], parameters, seeds, strict=True)]
-    workers = min(len(jobs), workers or len(os.sched_getaffinity(0)))
+    workers = min(len(jobs), workers or CPU_COUNT)
     bar = tqdm(total=len(jobs), desc="rendering eyes", unit="eye", disable=not progress)
     results = []
     if workers == 1:
