@@ -207,6 +207,17 @@ def test_an_artery_that_a_vein_cuts_across_keeps_its_width(slant):
     assert widths == pytest.approx([11.0], abs=0.1)
 
 
+def test_vessels_that_meet_in_the_disc_alone_are_apart_in_zone_c():
+    artery = np.zeros((SIDE, SIDE), bool)
+    for i in range(6):
+        draw.draw_vessel(artery, draw.line(DISC[:2], 7.0 + 60.0 * i, 6.0 * DISC[2]), 8.0)
+    # a seventh that leaves one of the six inside the zone, and an arch that joins two of them beyond it
+    draw.draw_vessel(artery, np.array([draw.line(DISC[:2], 7.0, r * DISC[2])[-1] if r == 3.0 else (760.0, 540.0) for r in (3.0, 6.0)]), 6.0)
+    draw.draw_vessel(artery, draw.arc(DISC[:2], 5.8 * DISC[2], 67.0, 60.0), 6.0)
+    values = values_of(planes={"artery": artery, "vein": artery}, disc=DISC)
+    assert (values["component_count_artery"], values["component_count_artery_zone_c"]) == (1.0, 6.0)
+
+
 def test_stray_pixels_do_not_halve_the_sparsity():
     planes = {"artery": spokes([8.0] * 6), "vein": spokes([9.0] * 6, first=40.0)}
     clean = values_of(planes=planes, disc=DISC)

@@ -36,7 +36,11 @@ _COUNTS = {
         "cross: an X of two of them counts as one bifurcation at about a right angle, as two at a slant.",
         "more branching",
     ),
-    "component_count": ("Number of connected pieces of the vessel graph.", "more broken vessels"),
+    "component_count": (
+        "Number of connected pieces of the vessel graph; in a zone, of what lies inside it, each vessel that only joins others outside "
+        "by itself.",
+        "more, or more broken, vessels",
+    ),
 }
 
 
@@ -134,8 +138,8 @@ def _counts(analysis: Analysis, structure: str, region: str) -> dict[str, Value]
     graph = analysis.graph(structure)
     mask = analysis.region_mask(region)
     inside = lookup(mask, graph.node_points) if region != "whole" else np.ones(len(graph.node_points), bool)
-    segments = np.unique(graph.segment_of[analysis.inside(structure, region)])
-    parent = np.arange(len(graph.node_points) + 1)
+    pieces = analysis.stretches(structure, region)
+    parent = list(range(len(pieces)))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -143,20 +147,18 @@ def _counts(analysis: Analysis, structure: str, region: str) -> dict[str, Value]
             i = parent[i]
         return i
 
-    rings = 0
-    touched: set[int] = set()
-    for segment in segments:
-        a, b = int(graph.ends[segment, 0]), int(graph.ends[segment, 1])
-        if a < 0:
-            rings += 1
-            continue
-        touched |= {a, b}
-        parent[root(a)] = root(b)
+    # What meets outside the region, in the disc for one, is not connected within it.
+    first: dict[int, int] = {}
+    for i, (segment, start, stop) in enumerate(zip(pieces.segment, pieces.start, pieces.stop, strict=True)):
+        reached = start == graph.offsets[segment], stop == graph.offsets[segment + 1]
+        for node in graph.ends[segment][list(reached)].tolist():
+            if node >= 0 and inside[node]:
+                parent[root(i)] = root(first.setdefault(node, i))
     return {
-        "segment_count": float(len(segments)),
+        "segment_count": float(len(np.unique(pieces.segment))),
         "endpoint_count": float(np.count_nonzero(inside & (graph.node_kind == "end"))),
         "branchpoint_count": float(np.count_nonzero(inside & (graph.node_kind == "bifurcation"))),
-        "component_count": float(len({root(n) for n in touched}) + rings),
+        "component_count": float(sum(parent[i] == i for i in range(len(pieces)))),
     }
 
 
