@@ -282,6 +282,15 @@ def test_zone_outside_the_photograph():
     assert reason(values, "vessel_count_vein_zone_b") == "zone_outside_fov"
 
 
+def test_a_strip_of_a_hemifield_has_no_density():
+    fov = np.zeros((SIDE, SIDE), bool)
+    fov[: int(DISC[1]) + 90] = True
+    planes = {"artery": spokes([8.0] * 6) & fov, "vein": spokes([9.0] * 6, first=40.0) & fov}
+    values = values_of(planes=planes, disc=DISC, fov=fov, fovea=(200.0, 400.0), eye="R")
+    assert reason(values, "area_density_artery_inferior") == reason(values, "length_density_vein_inferior_dd") == "zone_outside_fov"
+    assert values["area_density_artery_superior"] > 0
+
+
 def test_empty_masks():
     empty = np.zeros((SIDE, SIDE), bool)
     values = values_of(planes={"artery": empty, "vein": spokes([9.0] * 6)}, disc=DISC, fovea=(200.0, 400.0), eye="R")

@@ -57,7 +57,7 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
 - Scale: pixel size from the table or the DICOM header; else 1 DD = 1.8 mm (`scale_source`). The disc's own size in micrometres is
   then empty (`scale_from_disc`).
 - A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns. A quadrant about
-  the fovea is judged by its part of the circle of 6 mm diameter.
+  the fovea is judged by its part of the circle of 6 mm diameter, a hemifield by half a circle of the field of view's diameter.
 
 ## Kinds of photographs
 

@@ -170,7 +170,7 @@ class Analysis:
     def region_mask(self, region: str) -> np.ndarray | Null:
         """Pixels of a region inside the field of view, bool [H, W], or why it cannot be measured."""
         if region in HEMIFIELDS:
-            return self._hemifields[region] if not isinstance(self._hemifields, Null) else self._hemifields
+            return self._hemifields if isinstance(self._hemifields, Null) else self._hemifields[region]
         null = self.context.zone_null(region)
         if null is not None:
             return null
@@ -178,11 +178,14 @@ class Analysis:
         return zone if isinstance(zone, Null) else zone.mask
 
     @cached_property
-    def _hemifields(self) -> dict[str, np.ndarray] | Null:
+    def _hemifields(self) -> dict[str, np.ndarray | Null] | Null:
         labels = self.context.hemifield_labels
         if isinstance(labels, Null):
             return labels
-        return {name: labels == value for value, name in enumerate(HEMIFIELDS, start=1)}
+        # Vessels are the denser the nearer to the line through disc and fovea: the strip of a photograph cut off there is no hemifield.
+        least = self.context.config.min_zone_share * np.pi * self.context.fov_diameter**2 / 8.0
+        masks = {name: labels == value for value, name in enumerate(HEMIFIELDS, start=1)}
+        return {name: mask if np.count_nonzero(mask) >= least else Null("zone_outside_fov") for name, mask in masks.items()}
 
     def null(self, structure: str, region: str, kind: str = "") -> Null | None:
         """Why a structure cannot be measured in a region, or None."""
