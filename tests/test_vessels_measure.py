@@ -282,6 +282,22 @@ def test_zone_outside_the_photograph():
     assert reason(values, "vessel_count_vein_zone_b") == "zone_outside_fov"
 
 
+@pytest.mark.parametrize("table", ["R", "L", None])
+def test_arcades_have_their_shape_whatever_eye_the_table_says(table):
+    dd, (x, y) = 110.0, (520.0, 400.0)
+    artery = np.zeros((SIDE, SIDE), bool)
+    s = np.linspace(0.25, 2.4, 200)
+    for side in (-1, 1):  # t = 0.4 s^2 - 0.1 towards the fovea, in disc diameters
+        draw.draw_vessel(artery, np.column_stack([x - dd * (0.4 * s**2 - 0.1), y + side * dd * s]), 9.0)
+        draw.draw_vessel(artery, draw.line((x + 0.3 * dd, y + 0.3 * side * dd), side * 50.0, 1.8 * dd), 7.0)
+    context = phantom_context({"artery": artery, "vein": artery}, disc=(x, y, dd / 2), fovea=(x - 2.5 * dd, y), eye=table)
+    values = measure_vessels(context)
+    assert values["arcade_concavity_artery"] == pytest.approx(0.4, abs=0.005)
+    t = 0.4 * s**2 - 0.1
+    near = (np.hypot(t, s) >= 1.25) & (np.hypot(t, s) <= 2.0)
+    assert values["arcade_angle_artery"] == pytest.approx(2 * np.degrees(np.arctan2(s, t))[near].mean(), abs=2.0)
+
+
 def test_a_strip_of_a_hemifield_has_no_density():
     fov = np.zeros((SIDE, SIDE), bool)
     fov[: int(DISC[1]) + 90] = True

@@ -40,7 +40,7 @@ for _structure in ("artery", "vein"):
 
 
 def follow(analysis: Analysis, structure: str, side: int) -> np.ndarray | None:
-    """Points of one temporal arcade in the eye's frame.
+    """Points of one temporal arcade, seen along the line from the disc to the fovea.
 
     From the widest vessel that leaves zone B into the sector, outwards along the graph, at each bifurcation into the wider of the
     branches that lead on, the straighter one counting for more.
@@ -50,15 +50,16 @@ def follow(analysis: Analysis, structure: str, side: int) -> np.ndarray | None:
     analysis : Analysis
     structure : str
     side : int
-        +1 superior, -1 inferior.
+        +1 or -1: one side of that line and the other. Which of them is superior makes no difference to angle and concavity.
 
     Returns
     -------
     ndarray [n, 2] or None
-        (temporal, superior) coordinates from the disc's centre, in disc radii; None if no vessel is there.
+        Coordinates from the disc's centre towards the fovea and across, in disc radii; None if no vessel is there.
     """
     graph, disc = analysis.graph(structure), analysis.context.disc
-    eye = analysis.context.to_eye(graph.points, (disc.x, disc.y)) / disc.r
+    (x, y), _ = analysis.context.horizontal
+    eye = (graph.points - (disc.x, disc.y)) @ np.array([[x, -y], [y, x]]) / disc.r
     radius = np.hypot(eye[:, 0], eye[:, 1])
     angle = np.degrees(np.arctan2(side * eye[:, 1], eye[:, 0]))
     sector = (angle > SECTOR[0]) & (angle < SECTOR[1])
@@ -119,8 +120,7 @@ def measure(analysis: Analysis) -> dict[str, Value]:
         names = (column("arcade_angle", structure), column("arcade_concavity", structure))
         null = analysis.missing(structure, "density")
         if null is None:
-            axis = analysis.context.fovea_axis
-            null = axis if isinstance(axis, Null) else None
+            null = analysis.context.disc_null or analysis.context.fovea_null
         values |= dict.fromkeys(names, null) if null is not None else dict(zip(names, _arcades(analysis, structure), strict=True))
     return values
 
