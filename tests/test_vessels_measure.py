@@ -427,6 +427,18 @@ def test_graph_table():
     assert row["kind"] in ("artery", "vein")
 
 
+def test_graph_table_leaves_empty_the_tortuosity_of_a_segment_too_short_to_have_one():
+    vein = draw.draw_vessel(np.zeros((SIDE, SIDE), bool), np.array([[100.0, 400.0], [700.0, 400.0]]), 14.0)
+    for x, heading in ((380.0, 60.0), (396.0, -60.0)):  # two forks closer together than their junctions are wide
+        draw.draw_vessel(vein, draw.line((x, 400.0), heading, 200.0), 10.0)
+    table = vessel_graphs(phantom_context({"vein": vein}, disc=(100.0, 400.0, 55.0)))
+    assert len(table) == 5
+    between = table["length_px"] == table["length_px"].min()
+    columns = ["tortuosity_distance", "curvature_squared", "turns"]
+    assert table.loc[between, columns].isna().all(axis=None)
+    assert (table.loc[~between, columns] >= 0).all(axis=None)
+
+
 # ---- invariance ------------------------------------------------------------------------------------------------------------
 
 

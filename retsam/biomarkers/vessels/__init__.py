@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from retsam.biomarkers.registry import Biomarker
@@ -58,7 +59,9 @@ def vessel_graphs(context: Context, analysis: Analysis | None = None) -> pd.Data
     -------
     pandas.DataFrame
         structure, segment, kind, node_a, node_b, node_a_kind, node_b_kind, length_px, width_px (native px), tortuosity_distance,
-        curvature_squared (native px^-2, mean), turns, and x and y: lists of the centreline's samples in grid px.
+        curvature_squared (native px^-2, mean), turns, and x and y: lists of the centreline's samples in grid px. Width is NaN where it
+        was measured nowhere (between two junctions close together), the three after it where the columns of tortuosity leave the
+        segment out: too short, or back at its start.
     """
     analysis = analysis or Analysis(context)
     tables = []
@@ -72,5 +75,6 @@ def vessel_graphs(context: Context, analysis: Analysis | None = None) -> pd.Data
             "curvature_squared": pieces.curvature_squared / pieces.measured_length.clip(1e-9) / context.native_scale**2,
             "turns": pieces.turns,
         }
+        metrics = {name: np.where(pieces.long_enough, values, np.nan) for name, values in metrics.items()}
         tables.append(segment_table(graph, metrics, context.native_scale))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
