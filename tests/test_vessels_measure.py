@@ -414,6 +414,16 @@ def test_beading():
     assert beading[1] == pytest.approx(2.0 / 11.0**2, rel=0.15)
 
 
+@pytest.mark.parametrize("side", [1300, 2400])
+def test_little_beading_shows_the_same_in_finer_photographs(side):
+    mask = np.zeros((side, side), bool)
+    along = np.linspace(0.0, 1.0, 801)
+    width = side / 135.0 * (1.0 + 0.06 * np.sin(2.0 * np.pi * 12.0 * along))
+    draw.draw_vessel(mask, draw.line((0.1 * side, 0.47 * side), 11.0, 0.8 * side, 801), width)
+    value = values_of(planes={"artery": mask, "vein": mask})["beading_index_vein"]
+    assert value == pytest.approx(0.06**2 / 2.0, rel=0.2)
+
+
 # ---- table of the graph ----------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ BEADING_LENGTH_WIDTHS = 5.0
 BEADING_WIDTH_PX = 3.0
 #: Widths are averaged over this many px before their variance is taken.
 BEADING_AVERAGE_PX = 3.0
-#: Variance of a width that pixels alone produce: two edges, each off by a uniform half pixel.
+#: Variance of a width that pixels of the mask alone produce: two edges, each off by a uniform half pixel.
 _PIXEL_VARIANCE = 2.0 / 12.0
 
 DICTIONARY: list[Biomarker] = [
@@ -150,7 +150,8 @@ def _beading(analysis: Analysis) -> Value:
         smooth = np.convolve(graph.width[window][ok], np.ones(average) / average, mode="valid")
         along = along[average // 2 : average // 2 + len(smooth)]
         residual = smooth - np.polyval(np.polyfit(along, smooth, 1), along)
-        variance = max(float(residual.var()) - _PIXEL_VARIANCE / average * graph.pixel**2, 0.0)
+        # A mean over so many pixels of the mask; how many samples the grid takes of them makes no difference.
+        variance = max(float(residual.var()) - _PIXEL_VARIANCE / (average * graph.pixel), 0.0)
         total += pieces.length[i] * variance / pieces.width[i] ** 2
         weight += pieces.length[i]
     return total / weight if weight else Null("too_few_vessels")
