@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from retsam.biomarkers.config import DISC_FLOOR_PX, RESOLUTION_FLOORS
+from retsam.biomarkers.config import DISC_FLOOR_PX, RESOLUTION_FLOORS, BiomarkersConfig
 from retsam.biomarkers.eye import ROW_COLUMNS
 from retsam.biomarkers.lesions import CLASSES, GROUPS
 from retsam.biomarkers.own_masks import EXTRA_COLUMNS
@@ -56,8 +56,10 @@ photographs of a data set, and the bias in standard deviations of the drawn mask
   the photograph upside down: nobody knows which way is up, and all these are empty (`laterality_conflict`; the setting of that name).
 - Scale: pixel size from the table or the DICOM header; else 1 DD = 1.8 mm (`scale_source`). The disc's own size in micrometres is
   then empty (`scale_from_disc`).
-- A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns. A quadrant about
-  the fovea is judged by its part of the circle of 6 mm diameter, a hemifield by half a circle of the field of view's diameter.
+- A zone that lies inside the field of view by less than half is empty (`zone_outside_fov`); the shares are columns. For CRAE,
+  CRVE, their ratio and the number of vessels zone B has to be inside by {calibre:g}: its widest vessels may be in what is cut off.
+  A quadrant about the fovea is judged by its part of the circle of 6 mm diameter, a hemifield by half a circle of the field of
+  view's diameter.
 
 ## Kinds of photographs
 
@@ -142,7 +144,8 @@ def biomarkers_markdown() -> str:
     known = registry(extra=True)
     floors = ", ".join(f"{kind.replace('_', ' ')} {pixels}" for kind, pixels in RESOLUTION_FLOORS.items())
     protocols = "; ".join(f"*{name}*, {text}" for name, text in PROTOCOLS.items())
-    lines = [_INTRODUCTION.format(floors=floors, disc=DISC_FLOOR_PX, protocols=protocols)]
+    share = BiomarkersConfig().min_calibre_zone_share
+    lines = [_INTRODUCTION.format(floors=floors, disc=DISC_FLOOR_PX, calibre=share, protocols=protocols)]
     lines += ["## About the row", "", "| column | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in {**ROW_COLUMNS, **EXTRA_COLUMNS}.items()]
     lines += ["", "## Reasons", "", "| code | meaning |", "|---|---|", *(f"| `{code}` | {text} |" for code, text in REASONS.items()), ""]
