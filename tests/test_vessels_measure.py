@@ -11,7 +11,7 @@ from retsam.biomarkers.phantoms import draw
 from retsam.biomarkers.phantoms.eyes import phantom_context
 from retsam.biomarkers.phantoms.families import draw_family
 from retsam.biomarkers.registry import Null, index
-from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, measure_vessels, vessel_graphs
+from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, density, measure_vessels, vessel_graphs
 from retsam.biomarkers.vessels.analysis import Analysis
 from retsam.biomarkers.vessels.calibre import hubbard, knudtson, zone_b_widths
 from retsam.biomarkers.vessels.crossings import nicking
@@ -237,9 +237,11 @@ def test_sparsity_is_the_distance_to_the_drawn_edge_in_photographs_of_every_size
         draw.draw_vessel(artery, draw.line((0.2 * side, (0.15 + 0.02 * i) * side), 20.0, 0.3 * side), 0.003 * side)
     context = phantom_context({"artery": artery, "vein": artery}, disc=disc)
     exact = cv2.distanceTransform(1 - artery.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[context.fov]
-    values = measure_vessels(context)
-    assert values["sparsity_mean_artery"] == pytest.approx(np.maximum(exact - 0.5, 0.0).mean(), rel=0.003)
-    assert values["sparsity_max_artery"] == pytest.approx(exact.max() - 0.5, rel=0.01)
+    mean, largest = density._sparsity(Analysis(context), "artery")
+    assert mean == pytest.approx(np.maximum(exact - 0.5, 0.0).mean(), rel=0.003)
+    assert largest == pytest.approx(exact.max() - 0.5, rel=0.01)
+    turned = np.ascontiguousarray(np.rot90(artery))
+    assert density._sparsity(Analysis(phantom_context({"artery": turned, "vein": turned})), "artery") == pytest.approx((mean, largest))
 
 
 # ---- nulls ---------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from retsam.biomarkers.vessels.analysis import (
     length_entries,
     lookup,
 )
+from retsam.biomarkers.vessels.pose import canonical_pose
 
 REGIONS = (*ZONES, *HEMIFIELDS)
 #: Regions in which the graph's nodes are counted.
@@ -164,7 +165,9 @@ def _counts(analysis: Analysis, structure: str, region: str) -> dict[str, Value]
 
 def _sparsity(analysis: Analysis, structure: str) -> tuple[float, float]:
     """Mean and largest distance to the nearest vessel (grid px)."""
-    vessel = analysis.context.plane(structure).view(np.uint8)
+    # Cells begin in the picture's corner: in one pose a turned or mirrored mask meets the same cells.
+    pose = canonical_pose(analysis.context.plane(structure))
+    vessel, fov = pose.apply(analysis.context.plane(structure)).view(np.uint8), pose.apply(analysis.context.fov)
     # Distances of many pixels need no grid of one: from 900 px on, they are taken from every second (third...).
     stride = max(1, round(max(vessel.shape) / 600))
     kept = vessel
@@ -172,9 +175,8 @@ def _sparsity(analysis: Analysis, structure: str) -> tuple[float, float]:
         # Pieces are told apart on cells of that size; a cell is vessel if any of its pixels is, so that no thin vessel falls through.
         kernel = np.ones((stride, stride), np.uint8)
         kept = np.ascontiguousarray(cv2.dilate(vessel, kernel)[stride // 2 :: stride, stride // 2 :: stride])
-    kept = _led_through(kept, (analysis.graph(structure).points - (stride - 1) / 2.0) / stride)
-    fov = analysis.context.fov[stride // 2 :: stride, stride // 2 :: stride]
-    found = _distances(vessel, kept, stride)[fov]
+    kept = _led_through(kept, (pose.move(analysis.graph(structure).points) - (stride - 1) / 2.0) / stride)
+    found = _distances(vessel, kept, stride)[fov[stride // 2 :: stride, stride // 2 :: stride]]
     # Pixel centre to pixel centre: the vessel's edge lies half a pixel nearer.
     found = np.maximum(found - 0.5, 0.0)
     return float(found.mean()), float(found.max())

@@ -39,6 +39,13 @@ class Pose:
         posed = plane.T if self.transposed else plane
         return np.ascontiguousarray(posed[:: -1 if self.flipped_rows else 1, :: -1 if self.flipped_columns else 1])
 
+    def move(self, points: np.ndarray) -> np.ndarray:
+        """Points [n, 2] (x, y) of the mask as it was in the posed mask."""
+        x, y = points[:, :: -1 if self.transposed else 1].T
+        x = self.shape[1] - 1 - x if self.flipped_columns else x
+        y = self.shape[0] - 1 - y if self.flipped_rows else y
+        return np.column_stack([x, y])
+
     def undo(self, points: np.ndarray) -> np.ndarray:
         """Points [n, 2] (x, y) of the posed mask in the mask as it was."""
         x, y = points[:, 0], points[:, 1]
