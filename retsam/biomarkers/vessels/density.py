@@ -190,33 +190,49 @@ def _distances(vessel, kept, stride):
     """
     height, width = vessel.shape
     rows, columns = kept.shape
-    # The way to the nearest vessel pixel up or down the column, on the cells' middle rows; then sideways over columns.
-    upright = np.full((rows, width), np.inf)
+    # The way to the nearest vessel pixel up or down the column, on the cells' middle rows.
+    far = height + width
+    upright = np.full((rows, width), far)
     for downwards in (True, False):
-        away = np.full(width, np.inf)
+        away = np.full(width, far)
         for i in range(height):
             y = i if downwards else height - 1 - i
             row = min(y // stride, rows - 1)
             for x in range(width):
-                away[x] += 1.0
                 if vessel[y, x] and kept[row, min(x // stride, columns - 1)]:
-                    away[x] = 0.0
+                    away[x] = 0
+                else:
+                    away[x] += 1
             if y % stride == stride // 2:
                 for x in range(width):
                     upright[row, x] = min(upright[row, x], away[x])
     found = np.empty((rows, columns))
+    lowest = np.empty(width, np.int64)
+    begins = np.empty(width + 1)
     for row in range(rows):
+        # Each column's squared distance is a parabola along the row; the lowest of them are the distances.
+        k = 0
+        lowest[0] = 0
+        begins[0] = -np.inf
+        for x in range(1, width):
+            here = upright[row, x] ** 2 + x * x
+            while True:
+                at = lowest[k]
+                meet = (here - upright[row, at] ** 2 - at * at) / (2.0 * (x - at))
+                if meet > begins[k]:
+                    break
+                k -= 1
+            k += 1
+            lowest[k] = x
+            begins[k] = meet
+        begins[k + 1] = np.inf
+        k = 0
         for cell in range(columns):
             x = cell * stride + stride // 2
-            best = upright[row, x] ** 2
-            aside = 1
-            while aside * aside < best and (x - aside >= 0 or x + aside < width):
-                if x - aside >= 0:
-                    best = min(best, upright[row, x - aside] ** 2 + aside * aside)
-                if x + aside < width:
-                    best = min(best, upright[row, x + aside] ** 2 + aside * aside)
-                aside += 1
-            found[row, cell] = math.sqrt(best)
+            while begins[k + 1] < x:
+                k += 1
+            at = lowest[k]
+            found[row, cell] = math.sqrt((x - at) ** 2 + upright[row, at] ** 2)
     return found
 
 
