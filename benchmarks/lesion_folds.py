@@ -62,7 +62,8 @@ def trained(config: TrainConfig, minutes: float | None) -> Path:
         train(config, minutes)
     if done(weights) < config.steps:
         raise RuntimeError(f"{weights}: {done(weights)} of {config.steps} steps are done; the same command goes on from there")
-    weights.with_suffix(".json").write_text(json.dumps({"name": f"lesion fold {config.out.name}", "heads": {}}) + "\n")
+    heads = {lesion: {"status": "supervised"} for lesion in LESIONS}  # heads that no card names are not answered for
+    weights.with_suffix(".json").write_text(json.dumps({"name": f"lesion fold {config.out.name}", "heads": heads}) + "\n")
     return weights
 
 
