@@ -241,6 +241,28 @@ def test_visits_that_cannot_be_ordered_are_a_fault_where_an_eye_has_two():
     assert len(build_sample(everyone, cohort, quality, biomarkers, ["b0"]).frame) == 2
 
 
+def test_eyes_of_a_subject_are_together_whatever_else_clusters(tables):
+    """A column that is empty for one eye, or another for each, would count the eyes of a subject as independent."""
+    cohort, quality, biomarkers = tables
+    number = cohort["subject"].str[1:].astype(int)
+    pair = ("F" + (number // 2).astype(str)).astype(object)
+
+    def clusters(column):
+        sample = build_sample(plan(unit={"cluster": "family"}), cohort.assign(family=column), quality, biomarkers, ["b0"])
+        assert sample.frame.groupby("subject")["cluster"].nunique().max() == 1
+        assert (np.diff(sample.cluster) >= 0).all()
+        return sample.frame.groupby("cluster")["subject"].agg(set).tolist()
+
+    families = clusters(pair)
+    assert max(map(len, families)) == 2
+    assert max(map(len, clusters(pair + cohort["eye"]))) == 2, "each eye names another family of the same two"
+    # known for the right eyes only: a left eye without a right one stays with its subject
+    right = set(cohort.loc[cohort["eye"] == "R", "subject"])
+    for family in clusters(pair.where(cohort["eye"] == "R", None)):
+        assert len(family) == 1 or family <= right
+    assert all(len(family) == 1 for family in clusters(np.nan))
+
+
 def test_repeat_photographs_tell_the_reliability(tables):
     cohort, quality, biomarkers = tables
     again = [f"again{i}" for i in range(200)]

@@ -306,6 +306,13 @@ def test_camera_warns_where_the_label_follows_the_image_size(tables):
     assert table.loc["image_size", "warning"] and table.loc["image_size", "note"] == "label_predicted_by_camera"
     assert not table.loc["quality", "warning"]
     assert table.loc["source", "note"] == "no_columns"
+    # sixty clinics, in half of which three of four eyes are cases: every clinic has its say
+    clinic = np.arange(len(cohort)) % 60
+    case = rng.random(len(cohort)) < np.where(clinic % 2, 0.75, 0.25)
+    named = cohort.assign(subject=[f"s{i}" for i in range(len(cohort))], dr=case.astype(int), clinic=[f"clinic {c}" for c in clinic])
+    config = plan(covariate_sets={"crude": []}, robustness={**quick, "camera_columns": ["clinic"]})
+    table = analyse(config, named, quality, biomarkers, dictionary={}).tables["camera"].set_index("predictors")
+    assert table.loc["source", "auc"] == pytest.approx(0.73, abs=0.05)
 
 
 def test_circular_biomarkers_are_marked_and_repeated_without_those_subjects(tables, tmp_path):

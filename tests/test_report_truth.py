@@ -156,6 +156,18 @@ def test_subjects_are_not_called_eyes(copy):
     assert "Counted are eyes: a subject counts once per eye." in section(text, "table1")
 
 
+def test_clusters_of_another_column_are_not_called_subjects(copy):
+    _, text = page(copy, with_plan(unit={"cluster": "family"}))
+    assert (
+        "<th>Clusters</th>" in (heads := re.sub(r"<th[^>]*>", "<th>", section(text, "associations"))) and "<th>Subjects</th>" not in heads
+    )
+    assert "Folds are grouped by family" in text and '"clusters":"clusters"' in text.replace(" ", "")
+    assert "one row a family, at random" in text and "one eye a subject" not in text
+    _, text = page(copy, SETTINGS)
+    assert "<th>Subjects</th>" in re.sub(r"<th[^>]*>", "<th>", section(text, "associations"))
+    assert "one eye a subject, at random" in text
+
+
 def test_rejects_that_are_analysed_are_not_said_to_be_excluded(copy):
     every = with_plan(grades=["gradable", "usable", "reject"])
     assert "graded reject and not measured" in section(page(copy, every)[1], "methods")

@@ -113,7 +113,11 @@ class Unit(_Section):
         "worse eye. "
         "`subject_worse`: the eye with the higher outcome (the first where equal). `subject_right`, `subject_left`: that eye.",
     )
-    cluster: str = Field("subject", description="Column that says which rows are not independent.")
+    cluster: str = Field(
+        "subject",
+        description="Column that says which rows are not independent. Those of one subject never are, whatever another column says: "
+        "clusters that share a subject are one.",
+    )
     visits: Literal["first", "last", "all"] = Field(
         "first",
         description="Which photograph of an eye counts where there are several: by visit (numbers, ISO dates or names that "
@@ -184,7 +188,7 @@ class Robustness(_Section):
         (), description="Columns whose levels are left out one by one, for example `site`. At most 50 levels a column: group more of them."
     )
     other_correlation: bool = Field(True, description="Repeat with the other working correlation (`exchangeable` or `independence`).")
-    one_eye: bool = Field(True, description="Repeat with one eye a subject, drawn at random.")
+    one_eye: bool = Field(True, description="Repeat with one eye a subject (one row a cluster), drawn at random.")
     winsorise: float = Field(0.01, ge=0, lt=0.5, description="Repeat with this share winsorised; 0 is off.")
     rank: bool = Field(True, description="Repeat with rank-inverse-normal biomarkers.")
     imputations: int = Field(0, ge=0, description="Imputed data sets (chained equations) pooled by Rubin's rules; 0 is off.")
@@ -208,7 +212,7 @@ class Robustness(_Section):
     )
     camera: bool = Field(True, description="Check whether image size, source or quality alone predict an outcome.")
     camera_columns: tuple[str, ...] = Field(
-        (), description="Further columns that say where a photograph comes from, for example `device`, `site`."
+        (), description="Further columns that say where a photograph comes from, for example `device`, `site`. At most 100 words a column."
     )
     camera_warning: float = Field(
         0.65, gt=0.5, le=1, description="AUC of camera variables alone from which a warning is printed (lower end of its interval)."

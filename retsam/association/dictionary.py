@@ -237,7 +237,7 @@ COLUMNS: dict[str, str] = {
     "model": "Model of the estimate; empty where there is none.",
     "n": "Rows (eyes, or subjects where the plan says so) that count here.",
     "n_cases": "Cases, rows above the lowest level, or events; empty where the outcome has none.",
-    "n_clusters": "Clusters (subjects).",
+    "n_clusters": "Clusters (subjects, unless the plan clusters by another column).",
     "estimate": "Log odds, rate or hazard ratio, or slope in units of the outcome, per unit of `scale`.",
     "se": "Cluster-robust standard error of the estimate.",
     "ci_low": "Lower end of the confidence interval, on the scale of the estimate.",

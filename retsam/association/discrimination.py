@@ -434,9 +434,8 @@ def _camera_columns(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
             continue
         if values.dtype == object or values.nunique() <= _LEVELS:
             texts = values.map(lambda v: "" if pd.isna(v) else str(v))
-            # rare levels share one indicator: 25 levels at most
-            common = texts.value_counts().index[:25]
-            parts += [(texts == level).to_numpy(dtype=float) for level in common[1:]]
+            # Each level but the commonest; the plan allows columns of words as many as covariates have (`faults.MOST_INDICATORS`).
+            parts += [(texts == level).to_numpy(dtype=float) for level in texts.value_counts().index[1:]]
         else:
             x = values.to_numpy(dtype=float)
             seen = np.isfinite(x)

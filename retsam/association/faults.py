@@ -95,6 +95,7 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
     -------
     list of str
     """
+    from retsam.association.design import plain
     from retsam.association.outcomes import cell_text, outcome_faults, text_of
     from retsam.cohort.variables import slips
     from retsam.cohort.visits import visit_faults
@@ -117,6 +118,10 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
     for column in config.robustness.leave_one_out:
         if column in columns:
             faults += _too_many_levels(frame, column, f"robustness.leave_one_out, column {column!r}", _CODES, "leave out groups of levels")
+    for column in config.robustness.camera_columns:
+        if column in columns and (values := plain(frame[column])).dtype == object and (count := values.nunique()) > MOST_INDICATORS:
+            mend = f"group its levels in a column with at most {MOST_INDICATORS}, such as the make for the serial number"
+            faults.append(f"robustness.camera_columns: column {column!r} has {count} levels, and each would be a predictor; {mend}")
     return faults
 
 

@@ -169,8 +169,9 @@ def _defined(o: Outcome) -> str:
 
 def _rows(config: AssociationConfig, sample: Sample, circles: pd.DataFrame | None) -> list[str]:
     """What a row is, and which were left out."""
+    same = config.unit.cluster if config.unit.cluster == "subject" else f"{config.unit.cluster}, or of the same subject,"
     out = [
-        f"The unit of analysis was {_UNIT[config.unit.level]}; rows of the same {config.unit.cluster} were treated as a cluster. "
+        f"The unit of analysis was {_UNIT[config.unit.level]}; rows of the same {same} were treated as a cluster. "
         f"{len(sample.frame)} rows of {sample.frame['subject_key'].nunique()} subjects passed the exclusions (flow table).",
         f"Photographs graded {_values(config.grades)} were analysed.",
         _VISITS[config.unit.visits],

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from retsam.association.config import AssociationConfig
 from retsam.association.faults import PlanError, check_plan
@@ -245,10 +247,11 @@ def build_sample(
     flow.exclude("one_per_eye", out, why)
 
     frame["excluded"] = flow.final
-    cluster_source = frame["subject_key"] if config.unit.cluster == "subject" else cell_text(frame[config.unit.cluster], n)
-    frame["cluster_key"] = np.where(pd.Series(cluster_source).to_numpy() == "", frame["subject_key"], cluster_source)
     alive = np.flatnonzero(flow.alive)
-    codes, _ = pd.factorize(frame["cluster_key"].astype(str).to_numpy(dtype=object)[alive], sort=True)
+    keys = frame["subject_key"].to_numpy(dtype=object)[alive]
+    if config.unit.cluster != "subject":
+        keys = whole_subjects(cell_text(frame[config.unit.cluster], n)[alive], keys)
+    codes, _ = pd.factorize(keys, sort=True)
     order = np.lexsort((alive, codes))
     rows = alive[order]
     kept = frame.iloc[rows].reset_index(drop=True)
@@ -259,6 +262,30 @@ def build_sample(
     reasons = pd.DataFrame({b: _codes(biomarkers[f"{b}__reason"], place[rows]) for b in names}, index=range(len(rows)))
     sample = Sample(kept, values, reasons, list(names), flow.rows, frame)
     return average_eyes(sample, config) if config.unit.level == "subject_mean" else sample
+
+
+def whole_subjects(cluster: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """Key of each row's cluster: rows that share a cell or a subject are together, however many others lie between.
+
+    A column that is empty for one eye, or that differs between the eyes, would else count the eyes of a subject as independent.
+
+    Parameters
+    ----------
+    cluster : ndarray of str [n]
+        Cells of the plan's column, empty where missing.
+    subject : ndarray of str [n]
+
+    Returns
+    -------
+    ndarray of str [n]
+        The first, in order, of the cells that lie together; the subject where all are empty.
+    """
+    names, cell = np.unique(np.where(cluster == "", subject, cluster).astype(str), return_inverse=True)
+    people, person = np.unique(subject.astype(str), return_inverse=True)
+    links = coo_matrix((np.ones(len(cell)), (cell, len(names) + person)), shape=(len(names) + len(people),) * 2)
+    group = connected_components(links, directed=False)[1][: len(names)]
+    first = np.unique(group, return_index=True)[1]
+    return names[first[group[cell]]].astype(object)
 
 
 def numbers(column: pd.Series, place: np.ndarray) -> np.ndarray:

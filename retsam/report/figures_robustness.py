@@ -143,7 +143,9 @@ def sensitivity(study: Study, config: ReportConfig) -> Figure | None:
         return None
 
     def drawn(mine: pd.DataFrame) -> list[Interval]:
-        return [_interval(analysis_label(r.analysis, r.model, r.note), r, r.analysis == "primary") for r in mine.itertuples()]
+        return [
+            _interval(analysis_label(r.analysis, r.model, r.note, study.cluster), r, r.analysis == "primary") for r in mine.itertuples()
+        ]
 
     table = table.assign(**table.reindex(columns=["model", "note"]))
     return _strongest(study, table[~hide_fits(table, config.min_cell, KEY, total_known=False)], drawn, 2.6)

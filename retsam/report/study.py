@@ -219,6 +219,16 @@ class Study:
             return "subjects"
         return "photographs" if unit.get("visits") == "all" else "eyes"
 
+    @property
+    def cluster(self) -> str:
+        """What rows that are not independent have in common: ``subject``, or another column of the plan."""
+        return str((self.plan.get("unit") or {}).get("cluster") or "subject")
+
+    @property
+    def clusters(self) -> str:
+        """What is counted as ``n_clusters``: ``subjects``, or ``clusters`` of another column."""
+        return "subjects" if self.cluster == "subject" else "clusters"
+
     @cached_property
     def outcomes(self) -> list[str]:
         """Outcomes in the order of the plan, then any other that the results hold."""

@@ -134,7 +134,7 @@ tables.associations = (node, host) => {
     col("neg_log10_q", "q", true, (r) => fmtP(r.nlq), (r) => r.nlq, "p corrected within the family of tests"),
     col("n", "n", true, (r) => fmtCount(r.n), (r) => r.n),
     col("n_cases", "Cases", true, (r) => fmtCount(r.cases), (r) => r.cases),
-    col("n_clusters", "Subjects", true, (r) => fmtCount(r.clusters), (r) => r.clusters),
+    col("n_clusters", shared.meta.clusters[0].toUpperCase() + shared.meta.clusters.slice(1), true, (r) => fmtCount(r.clusters), (r) => r.clusters),
     { ...col("note", "Remarks", false, (r) => r.note || "", (r) => r.note, "Scale other than the biomarker itself, circularity, weak heads, and why there is no estimate"), cls: "remark" },
     col("model", "Model", false, (r) => r.model || "\u2013", (r) => r.model),
   ], { name: node.dataset.name, label: "All tests of the chosen outcome and covariate set", onRow: (r) => choose(r.biomarker)(), sort: { i: 3, dir: -1 } });

@@ -61,7 +61,7 @@ function associationTip(r, o) {
   const d = shared.meta.dictionary[r.biomarker], lines = [r.biomarker];
   if (d && d.definition) lines.push(clipLabel(d.definition, 170));
   if (finite(r.est)) lines.push(`${o.measure} ${o.per} ${estimateText(r, o.ratio)}`, `p = ${fmtP(r.nlp)}, q = ${fmtP(r.nlq)}`);
-  lines.push(`n = ${fmtCount(r.n)}` + (r.cases !== null && r.cases !== undefined ? `, cases ${fmtCount(r.cases)}` : "") + `, subjects ${fmtCount(r.clusters)}`);
+  lines.push(`n = ${fmtCount(r.n)}` + (r.cases !== null && r.cases !== undefined ? `, cases ${fmtCount(r.cases)}` : "") + `, ${shared.meta.clusters} ${fmtCount(r.clusters)}`);
   if (d && d.direction) lines.push(d.direction);
   if (r.note) lines.push("Remarks: " + r.note);
   return lines;

@@ -260,6 +260,7 @@ def _block(study: Study, table: pd.DataFrame) -> dict[str, Any]:
     block = pack(out)
     block["meta"] = {
         **meta(study),
+        "clusters": study.clusters,
         "outcomes": with_rows,
         "sets": [{"name": s, "label": set_label(study, s)} for s in study.covariate_sets],
         "families": families,
@@ -338,7 +339,16 @@ def _top(study: Study, page: Page, table: pd.DataFrame, minimum: int) -> Markup:
         "Chosen by p, so that these estimates are on average too far from none (winner's curse)."
     )
     counted = "Rows" if study.rows == "subjects" else study.rows.capitalize()
-    header = ("Outcome", "Biomarker", f"{measure} {per(study)} ({level(study)} % CI)", "p", "q", counted, "Cases", "Subjects")
+    header = (
+        "Outcome",
+        "Biomarker",
+        f"{measure} {per(study)} ({level(study)} % CI)",
+        "p",
+        "q",
+        counted,
+        "Cases",
+        study.clusters.capitalize(),
+    )
     return page.table(
         "top",
         "Ten smallest p values of each outcome.",

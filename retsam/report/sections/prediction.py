@@ -63,7 +63,7 @@ def discrimination(study: Study, page: Page, minimum: int) -> Section:
         "discrimination",
         "auc",
         "Cross-validated AUC.",
-        "Folds are grouped by subject, and cases are compared with controls of the same fold; each biomarker alone, then with the "
+        f"Folds are grouped by {study.cluster}, and cases are compared with controls of the same fold; each biomarker alone, then with the "
         f"covariates. Gain is the difference from the covariates alone. The line at 0.5 is chance.{selected}",
         {"rows": packed(in_words(table), names), "meta": meta(study, extra="gain (CI)")},
         static="discrimination",

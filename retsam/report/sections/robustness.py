@@ -18,7 +18,7 @@ KEY = ("outcome", "biomarker", "covariate_set")
 ANALYSES = {
     "primary": "primary model",
     "gradable_only": "gradable photographs only",
-    "imputed": "missing covariates imputed",
+    "imputed": "missing values imputed",
     "independence": "working independence",
     "exchangeable": "exchangeable correlation",
     "mixed_model": "mixed model",
@@ -33,11 +33,13 @@ ANALYSES = {
 GAVE_WAY = {"correlation_matters", "independence"}
 
 
-def analysis_label(analysis: str, model: object = "", note: object = "") -> str:
+def analysis_label(analysis: str, model: object = "", note: object = "", cluster: str = "subject") -> str:
     """An analysis of the sensitivity table in words; of those that choose a working correlation also whether the fit has it."""
     left_out = str(analysis).removeprefix("without:")
     if left_out != analysis:
         return f"without {left_out}"
+    if analysis == "one_eye" and cluster != "subject":
+        return f"one row a {cluster}, at random"
     label = ANALYSES.get(analysis, reader(str(analysis)))
     gave_way = isinstance(note, str) and GAVE_WAY & set(note.split(";"))
     if gave_way and analysis in ("primary", "exchangeable"):
@@ -235,7 +237,7 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     blank(table)
     blank_counts(table, told & ~table["hidden"])
     known = table.reindex(columns=["analysis", "model", "note"])
-    table["label"] = [analysis_label(*row) for row in known.itertuples(index=False)]
+    table["label"] = [analysis_label(*row, study.cluster) for row in known.itertuples(index=False)]
     block = {
         "rows": packed(
             in_words(table),
