@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from retsam.biomarkers.config import BiomarkersConfig
+from retsam.biomarkers.eye import measure_row
+from retsam.biomarkers.graphs import graph_table
 from retsam.biomarkers.phantoms import draw
-from retsam.biomarkers.phantoms.eyes import phantom_context
+from retsam.biomarkers.phantoms.eyes import phantom_context, phantom_masks
 from retsam.biomarkers.phantoms.families import draw_family
 from retsam.biomarkers.registry import Null, index
 from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, density, measure_vessels, vessel_graphs
@@ -488,6 +490,24 @@ def moved(one, two, names, tolerance=0.05):
         elif abs(a - b) > tolerance * max(abs(a), abs(b)) + floor:
             found.append(name)
     return found
+
+
+def test_black_around_the_field_of_view_moves_nothing():
+    eye = tree_eye()
+    top, left = 11, 37
+    padded = {
+        **eye,
+        "planes": {name: np.pad(plane, ((top, 20), (left, 5))) for name, plane in eye["planes"].items()},
+        "fov": np.pad(eye["fov"], ((top, 20), (left, 5))),
+        "disc": (eye["disc"][0] + left, eye["disc"][1] + top, eye["disc"][2]),
+        "fovea": (eye["fovea"][0] + left, eye["fovea"][1] + top),
+    }
+    assert values_of(**padded) == values_of(**eye)
+    tables = [graph_table(phantom_masks(**e)) for e in (eye, padded)]
+    for axis, moved_by in (("x", left), ("y", top)):
+        assert np.concatenate(tables[1][axis]) == pytest.approx(np.concatenate(tables[0][axis]) + moved_by)
+    rows = [measure_row(phantom_masks(**e), BiomarkersConfig(families=("macula",))) for e in (eye, padded)]
+    assert (rows[1]["fovea_x_px"], rows[1]["fovea_y_px"]) == (rows[0]["fovea_x_px"] + left, rows[0]["fovea_y_px"] + top)
 
 
 @pytest.mark.parametrize("how", ["quarter", "half", "mirror"])

@@ -1,15 +1,16 @@
 """The geometry that all biomarkers of one eye share: masks, field of view, disc, fovea, scale, axis, zones, fields.
 
-Everything is in *grid pixels* (the pixels of the masks that were handed in) and pixel-centre coordinates, y down. ``native_scale``
-turns grid pixels into pixels of the photograph. Regions are oriented to the eye, not to the picture: the *temporal* unit vector
-points from the disc's centre to the fovea, the *superior* one is perpendicular to it on the side that the laterality says, so
-that a field means the same in left and right eyes and in a rotated photograph.
+Everything is in *grid pixels* (the pixels of the masks that were handed in, from the first row and column of the field of view) and
+pixel-centre coordinates, y down. ``native_scale`` turns grid pixels into pixels of the photograph, ``masks.frame`` their places.
+Regions are oriented to the eye, not to the picture: the *temporal* unit vector points from the disc's centre to the fovea, the
+*superior* one is perpendicular to it on the side that the laterality says, so that a field means the same in left and right eyes and
+in a rotated photograph.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,24 @@ class Axis:
     source: str
 
 
+def _cropped(masks: Masks) -> Masks:
+    """Masks cut to the box of their field of view: grids and boxes begin at the field's edge, however much black lies around it."""
+    fov = np.asarray(masks.fov, dtype=bool)
+    rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
+    if not len(rows):
+        return masks
+    y, x = int(rows[0]), int(columns[0])
+    box = (slice(y, int(rows[-1]) + 1), slice(x, int(columns[-1]) + 1))
+    frame = masks.frame
+    return replace(
+        masks,
+        planes={name: plane[box] for name, plane in masks.planes.items()},
+        fov=fov[box],
+        frame=replace(frame, tx=frame.tx + x * frame.scale, ty=frame.ty + y * frame.scale),
+        fovea=None if masks.fovea is None else (masks.fovea[0] - x, masks.fovea[1] - y),
+    )
+
+
 class Context:
     """Shared geometry of one eye.
 
@@ -97,6 +116,8 @@ class Context:
 
     Attributes
     ----------
+    masks : Masks
+        Those given, cut to the box of their field of view.
     fov : ndarray of bool, [H, W]
     disc : Disc or None
         Fitted ellipse (x, y, r, semi_major, semi_minor, angle, mask), grid px. `disc_null` says why it is None.
@@ -113,17 +134,17 @@ class Context:
     """
 
     def __init__(self, masks: Masks, config: BiomarkersConfig | None = None) -> None:
-        self.masks = masks
-        self.config = config or BiomarkersConfig()
-        self.fov = np.ascontiguousarray(masks.fov, dtype=bool)
-        if self.fov.ndim != 2:
-            raise ValueError(f"field of view of image {masks.image_id!r}: expected a mask [H, W], found shape {self.fov.shape}")
+        if masks.fov.ndim != 2:
+            raise ValueError(f"field of view of image {masks.image_id!r}: expected a mask [H, W], found shape {masks.fov.shape}")
         for name, plane in masks.planes.items():
-            if plane.shape != self.fov.shape:
+            if plane.shape != masks.fov.shape:
                 raise ValueError(
-                    f"mask {name!r} of image {masks.image_id!r}: expected the shape of its field of view {self.fov.shape}, "
+                    f"mask {name!r} of image {masks.image_id!r}: expected the shape of its field of view {masks.fov.shape}, "
                     f"found {plane.shape}"
                 )
+        self.masks = masks = _cropped(masks)
+        self.config = config or BiomarkersConfig()
+        self.fov = np.ascontiguousarray(masks.fov, dtype=bool)
         self.shape = self.fov.shape
         self.native_scale = float(masks.frame.scale)
         self._planes: dict[str, np.ndarray] = {}

@@ -45,10 +45,11 @@ def graph_table(masks: Masks, config: BiomarkersConfig | None = None) -> pd.Data
     """
     from retsam.biomarkers.vessels import vessel_graphs
 
-    table = vessel_graphs(Context(masks, config))
+    context = Context(masks, config)
+    table = vessel_graphs(context)
     if not len(table):
         return SCHEMA.empty_table().to_pandas()
-    points = [masks.frame.to_native(np.stack([x, y], axis=-1)) for x, y in zip(table["x"], table["y"], strict=True)]
+    points = [context.masks.frame.to_native(np.stack([x, y], axis=-1)) for x, y in zip(table["x"], table["y"], strict=True)]
     table["x"], table["y"] = [p[:, 0].tolist() for p in points], [p[:, 1].tolist() for p in points]
     return table.assign(image_id=masks.image_id).reindex(columns=SCHEMA.names)
 
