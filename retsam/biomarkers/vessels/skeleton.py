@@ -106,6 +106,9 @@ def _close_gaps(mask: np.ndarray, distance: np.ndarray, pixels: np.ndarray) -> b
     for y0, x0, y1, x1, radius in lines:
         ends = ((round(x0), round(y0)), (round(x1), round(y1)))
         cv2.line(mask, *ends, 1, thickness=max(1, round(2.0 * float(radius) - 1.0)))
+    # A line as thick as a blob may reach the array's edge, beyond which nothing that follows may look.
+    mask[[0, -1]] = 0
+    mask[:, [0, -1]] = 0
     return len(lines) > 0
 
 
