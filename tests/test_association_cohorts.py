@@ -14,7 +14,7 @@ from retsam.association.config import AssociationConfig
 from retsam.association.outcomes import code_outcome, outcome_faults
 from retsam.association.problems import Problems
 from retsam.association.sample import PlanError, build_sample
-from retsam.report.flow import faults
+from retsam.report.flow import faults, parse_reasons
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_three_cases_and_no_cases_are_refused(tables):
     assert set(run(tables, cohort_changes={"dr": few})["note"]) == {"too_few_cases"}
     assert set(run(tables, cohort_changes={"dr": 0})["note"]) == {"too_few_cases"}
     assert set(run(tables, cohort_changes={"dr": 1})["note"]) == {"too_few_controls"}
-    assert set(run(tables, cohort_changes={"dr": np.nan})["note"]) == {"too_few_rows"}
+    assert set(run(tables, cohort_changes={"dr": np.nan})["note"]) == {"outcome_missing"}
 
 
 def test_collinear_covariates_are_dropped_and_named(tables):
@@ -261,6 +261,25 @@ def test_eyes_of_a_subject_are_together_whatever_else_clusters(tables):
     for family in clusters(pair.where(cohort["eye"] == "R", None)):
         assert len(family) == 1 or family <= right
     assert all(len(family) == 1 for family in clusters(np.nan))
+
+
+def test_what_no_row_has_is_named(tables):
+    cohort, quality, biomarkers = tables
+    few = {"covariate_sets": {"crude": [], "age_sex": ["age", "sex"]}, "subgroups": {"sex": None}}
+    gone = associate(plan(**few), cohort.assign(age=np.nan), quality, biomarkers)
+    assert set(gone.loc[gone["covariate_set"] == "age_sex", "note"]) == {"covariates_missing"}
+    assert set(associate(plan(**few), cohort.assign(dr=np.nan), quality, biomarkers)["note"]) == {"outcome_missing"}
+    assert set(associate(plan(**few), cohort, quality.assign(grade="reject"), biomarkers)["note"]) == {"too_few_rows"}
+
+
+def test_rows_that_lack_two_covariates_are_counted_as_such(tables):
+    cohort, quality, biomarkers = tables
+    both = cohort.assign(sex=cohort["sex"].astype(object).where(np.arange(len(cohort)) % 20 > 0, None))
+    both["age"] = both["age"].where(np.arange(len(cohort)) % 10 > 0)
+    flow = analyse(plan(), both, quality, biomarkers, dictionary={}, further=False).tables["flow"]
+    row = flow[flow["covariate_set"] == "age_sex"].iloc[0]
+    reasons = parse_reasons(row["reasons"])
+    assert set(reasons) == {"age missing", "age and sex missing"} and sum(reasons.values()) == row["n_excluded"]
 
 
 def test_repeat_photographs_tell_the_reliability(tables):

@@ -138,7 +138,7 @@ def test_small_cells_are_nowhere(study, report, copy):
     block = blocks((copy / "report.html").read_text())
     shown = rows(block["associations"])
     assert not ((shown["cases"] > 0) & (shown["cases"] < 12)).any()
-    hidden = shown["note"] == "not shown: too few"
+    hidden = shown["note"] == "not shown: small cells"
     assert shown.loc[hidden, "est"].isna().all() and hidden.any()
     five = rows(block["shape"]["quintiles"])
     assert five["cases"].isna().all() and five["est"].isna().all()

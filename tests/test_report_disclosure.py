@@ -8,8 +8,8 @@ import pytest
 from report_study import SETTINGS, make_study
 
 from retsam.report import ReportConfig, build_report
-from retsam.report.disclosure import hide_cells, hide_fits, hide_matrix, hide_remainders, near_whole
-from retsam.report.flow import without_small
+from retsam.report.disclosure import hide_cells, hide_fits, hide_matrix, hide_remainders, near_others, near_whole
+from retsam.report.flow import reasons_text, without_small
 from retsam.report.sections.associations import blank
 from retsam.report.sections.biomarkers import _heights, hidden_reasons, hidden_sizes
 
@@ -98,6 +98,36 @@ def test_the_flow_does_not_tell_how_few_lack_a_covariate():
     assert shown["reasons"].tolist()[2:] == ["age: <5", "smoking: not shown; age: <5", "smoking: 94; age: 6"]
     assert shown.loc[3, ["n_images", "n_subjects", "n_excluded"]].tolist() == [388, "not shown", 12]
     assert shown.loc[4, "n_images"] == 300 and shown.loc[1, "n_images"] == 400
+    assert reasons_text(shown.loc[3]) == "smoking: not shown; age: <5", "a reason does not vanish with its number"
+
+
+def test_two_covariate_sets_do_not_tell_how_few_lack_what_one_of_them_has_more():
+    flow = pd.DataFrame(
+        {
+            "outcome": "dr",
+            "covariate_set": [None, "crude", "age", "age_site"],
+            "step": range(4),
+            "stage": ["labelled", *["covariates_complete"] * 3],
+            "n_images": [692, 692, 649, 647],
+            "n_subjects": [392, 392, 370, 368],
+            "n_excluded": [10, 0, 43, 45],
+            "reasons": ["no_label: 10", "", "age missing: 43", "age missing: 43; site missing: 2"],
+        }
+    )
+    assert without_small(flow, 5)["n_images"].tolist() == [692, 692, 649, "not shown"]
+    primary = without_small(flow, 5, "age_site")
+    assert primary["n_images"].tolist() == [692, 692, "not shown", 647]
+    assert primary["n_subjects"].tolist() == [392, 392, "not shown", 368] and primary["n_excluded"].tolist() == [10, 0, "not shown", 45]
+    fits = pd.DataFrame({"b": list("aaabb"), "n": [649, 647, 600, 630, 647], "n_cases": [236, 236, 230, 230, 236]})
+    nobody = pd.Series(False, index=fits.index)
+    assert near_others(fits, 5, ["b"], nobody, pd.Series([0, 1, 2, 0, 1])).tolist() == [False, True, False, False, False]
+    assert near_others(fits, 5, ["b"], nobody, pd.Series([1, 0, 2, 0, 1])).tolist() == [True, False, False, False, False]
+    # women of one set lack two of those of the other: the men of that set would tell them from everybody
+    levels = pd.DataFrame({"set": list("aaabbb"), "sub": ["all", "f", "m"] * 2, "n": [200, 90, 110, 190, 88, 102], "n_cases": np.nan})
+    levels["variable"] = levels["sub"].replace({"f": "sex", "m": "sex"})
+    rank = levels["set"].map({"a": 0, "b": 1})
+    found = near_others(levels, 5, ["sub"], pd.Series(False, index=levels.index), rank, ["set", "variable"])
+    assert found.tolist() == [False, False, False, False, True, True]
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +175,4 @@ def test_the_page_says_how_biomarkers_were_chosen_and_what_replicated_means(tabl
     assert "the folds do not undo that choice" in page and "chosen by p in these same eyes" in page
     assert "p under the level divided by the number of discoveries (Bonferroni)" in page
     assert "counts not shown: they would tell of a few eyes left out" in page
+    assert ";counts" not in page

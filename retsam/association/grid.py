@@ -312,10 +312,20 @@ def run_problem(
     rows = problem.rows[measured[problem.rows]]
     batch = make_batch(problem, rows, models)
     out = [estimate_row(problem, e, batch, models, standardise, winsor) for e in exposures]
-    if len(rows) == 0 and len(problem.rows) > 0:
+    if len(rows) == 0 and (why := _nothing_left(problem)):
         for row in out:
-            row["note"] = "biomarker_missing"
+            row["note"] = why
     return out
+
+
+def _nothing_left(problem: Problem) -> str:
+    """Code of what no row of a sample has; empty where it is the subgroup, or the sample, that has no rows."""
+    if len(problem.rows) > 0:
+        return "biomarker_missing"
+    known = problem.coded.labelled
+    if len(known) > 0 and not known.any():
+        return "outcome_missing"
+    return "covariates_missing" if known.any() and not (known & problem.covariates.complete).any() else ""
 
 
 def missing_patterns(exposures: Sequence[Exposure], largest: int = 25) -> list[tuple[np.ndarray, list[int]]]:

@@ -106,7 +106,7 @@ class Problems:
             steps.append(_step(name, None, base, "labelled", frame, self.eligible[name], Counter(why[out])))
             for covariate_set, covariates in self.covariates.items():
                 lost = self.eligible[name] & ~covariates.complete
-                reasons = Counter(f"{m} missing" for m in covariates.missing[lost])
+                reasons = Counter(f"{m.replace(';', ' and ')} missing" for m in covariates.missing[lost])
                 steps.append(_step(name, covariate_set, base + 1, "covariates_complete", frame, self.rows(name, covariate_set), reasons))
         return steps
 

@@ -197,9 +197,15 @@ def _notes(study: Study) -> list[Problem]:
     table = study.primary
     for outcome in study.outcomes:
         mine = None if table is None else table[table["outcome"] == outcome]
-        if mine is not None and (mine.empty or mine["estimate"].isna().all()):
-            why = "" if mine is None or mine.empty else "; ".join(reader(n) for n in mine["note"].dropna().astype(str).unique()[:3])
-            notes.append(Problem("fault", f"No association could be estimated for the outcome {outcome}" + (f" ({why})." if why else ".")))
+        if mine is None:
+            continue
+        first = mine[mine["covariate_set"] == study.primary_set]
+        for rows, where in ((mine, ""), (first, f" with the covariate set {study.primary_set}, the primary one")):
+            if rows.empty or rows["estimate"].isna().all():
+                why = "; ".join(reader(n) for n in rows["note"].dropna().astype(str).unique()[:3])
+                text = f"No association could be estimated for the outcome {outcome}{where}" + (f" ({why})." if why else ".")
+                notes.append(Problem("fault", text))
+                break
     return notes + list(dict.fromkeys(study.problems))
 
 

@@ -231,6 +231,46 @@ def near_whole(
     return pd.Series(few, index=table.index)
 
 
+def near_others(
+    table: pd.DataFrame, minimum: int, within: Sequence[str], hidden: pd.Series, order: pd.Series, levels: Sequence[str] = ()
+) -> pd.Series:
+    """Rows whose counts would tell, less those of a row of the same group that is shown, how few eyes one of the two lacks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``n`` and ``n_cases``.
+    minimum : int
+    within : sequence of str
+        Columns of the groups: the same test on samples of which one lies in the other, as those of covariate sets do.
+    hidden : Series of bool
+        Rows whose counts are not shown anyway.
+    order : Series
+        Of two rows the one with the larger value is hidden.
+    levels : sequence of str
+        As in :func:`near_whole`: a level that is hidden alone takes the smallest other with it.
+
+    Returns
+    -------
+    Series of bool
+    """
+    parts, shown, place = _parts(table), ~hidden.to_numpy(dtype=bool), order.to_numpy()
+    out = np.zeros(len(table), dtype=bool)
+    for rows in _groups(table, within):
+        kept: list[int] = []
+        for r in rows[np.argsort(place[rows], kind="stable")]:
+            apart = np.abs(parts[kept] - parts[r])
+            if shown[r] and ((apart > 0) & (apart < minimum)).any():
+                out[r] = True
+            elif shown[r]:
+                kept.append(r)
+    for rows in _groups(table, levels) if levels and out.any() else ():
+        others = rows[shown[rows] & ~out[rows]]
+        if len(others) and len(others) == len(rows) - 1 and out[rows].any():
+            out[others[np.argmin(parts[others, -1])]] = True
+    return pd.Series(out, index=table.index)
+
+
 def blank_counts(table: pd.DataFrame, rows: pd.Series, code: str = "counts_hidden") -> None:
     """Empty the counts of some rows (in place), keep their estimates, and say so in ``note``."""
     for column in ("n", "n_cases", "n_clusters"):

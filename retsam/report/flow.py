@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from retsam.report.disclosure import hide_cells, show_count, small
@@ -89,8 +91,11 @@ def reasons_text(row: pd.Series, most: int = 8) -> str:
     if set(reasons) == {"reject"}:
         # The step's name says that already; why they were rejected is told per photograph, several reasons each.
         return "reasons under Image quality"
-    listed = "; ".join(f"{k}: {v}" for k, v in sorted(reasons.items(), key=lambda kv: -kv[1])[:most])
-    return listed + (f"; {len(reasons) - most} further reasons" if len(reasons) > most else "")
+    listed = [f"{k}: {v}" for k, v in sorted(reasons.items(), key=lambda kv: -kv[1])[:most]]
+    listed += [f"{len(reasons) - most} further reasons"] if len(reasons) > most else []
+    # counts that are not shown have texts in their place (`without_small`)
+    texts = [part.strip() for part in row["reasons"].split(";")] if isinstance(row["reasons"], str) else []
+    return "; ".join([*listed, *(t.replace("_", " ") for t in texts if re.search(r": (<\d+|not shown)$", t))])
 
 
 def outcome_steps(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -123,10 +128,11 @@ def faults(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def without_small(table: pd.DataFrame, minimum: int) -> pd.DataFrame:
+def without_small(table: pd.DataFrame, minimum: int, first: str | None = None) -> pd.DataFrame:
     """The flow with small numbers of missing covariates as texts: ``<5``, and what would tell them by subtraction ``not shown``.
 
-    The steps that are shared, and the eyes with each outcome, stay exact: they count photographs, and must add up.
+    The steps that are shared, and the eyes with each outcome, stay exact: they count photographs, and must add up. Of two covariate sets
+    whose samples differ by a few eyes, that of ``first``, or the earlier one, is shown.
     """
     out = table.copy()
     for column in ("n_images", "n_subjects", "n_excluded"):
@@ -145,6 +151,14 @@ def without_small(table: pd.DataFrame, minimum: int) -> pd.DataFrame:
             out.loc[i, ["n_images", "n_subjects", "n_excluded"]] = ["not shown", "not shown", f"<{minimum}"]
         elif small(lost, minimum):
             out.loc[i, "n_subjects"] = "not shown"
+    for _, sets in table[table["stage"] == "covariates_complete"].groupby("outcome", sort=False):
+        for columns in (["n_images", "n_subjects", "n_excluded"], ["n_subjects"]):
+            kept: list[float] = []
+            for i, n in sets.sort_values("covariate_set", key=lambda s: s != first, kind="stable")[columns[0]].items():
+                if any(small(abs(n - other), minimum) for other in kept):
+                    out.loc[i, columns] = "not shown"
+                elif not isinstance(out.loc[i, columns[0]], str):
+                    kept.append(n)
     return out
 
 

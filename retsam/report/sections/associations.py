@@ -37,7 +37,7 @@ NOTES = {
     "independence": "eyes taken as independent",
     "counts_hidden": "counts not shown: they would tell of a few eyes left out",
     "chosen_on_same_data": "chosen by p in these same eyes: looks better than it is",
-    "small_cell": "not shown: too few",
+    "small_cell": "not shown: small cells",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",
 }
@@ -280,7 +280,8 @@ def summary_counts(study: Study, minimum: int) -> list[dict[str, Any]]:
             out.append({"outcome": outcome, "tests": 0})
             continue
         estimated = mine[mine["estimate"].notna()]
-        reasons = mine.loc[mine["estimate"].isna(), "note"].astype("string").fillna("unknown").value_counts()
+        notes = mine.loc[mine["estimate"].isna(), "note"].astype("string").fillna("unknown").str.replace(r";counts_hidden$", "", regex=True)
+        reasons = notes.value_counts()
         corrected = bonferroni(study, mine)
         best = estimated.loc[estimated["neg_log10_p"].astype(float).idxmax()] if estimated["neg_log10_p"].notna().any() else None
         out.append(

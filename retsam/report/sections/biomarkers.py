@@ -214,7 +214,7 @@ def _missing(study: Study, page: Page, minimum: int) -> Markup:
         "full": True,
         "limits": [["20", "20 with most missing"], ["60", "60"], ["10000", "all"]],
         "label": "Missing values by biomarker and reason",
-        "xLabel": "share of measured photographs",
+        "xLabel": f"share of the analysed {study.rows}",
     }
     shown = table[["biomarker", "reason", "n", "share"]].copy()
     shown[["n", "share"]] = shown[["n", "share"]].astype(float).mask(table["hidden"])

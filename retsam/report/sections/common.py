@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retsam.report.disclosure import near_whole
+from retsam.report.disclosure import near_others, near_whole
 from retsam.report.flow import outcome_steps
 from retsam.report.html import neg_log10, pack
 from retsam.report.study import Study
@@ -181,8 +181,17 @@ def whole_samples(study: Study, outcomes: pd.Series) -> pd.DataFrame:
 
 
 def counts_told(study: Study, table: pd.DataFrame, minimum: int) -> pd.Series:
-    """Rows of fits to everybody whose counts would tell how few eyes lack a biomarker or a covariate (``near_whole``)."""
-    return near_whole(table, minimum, ["outcome"], whole_samples(study, table["outcome"]))
+    """Rows of fits to everybody whose counts would tell how few eyes lack a biomarker or a covariate, of all or of another set's."""
+    told = near_whole(table, minimum, ["outcome"], whole_samples(study, table["outcome"]))
+    if not {"biomarker", "covariate_set"} <= set(table):
+        return told
+    return told | near_others(table, minimum, ["outcome", "biomarker"], told, set_order(study, table["covariate_set"]))
+
+
+def set_order(study: Study, sets: pd.Series) -> pd.Series:
+    """Place of each covariate set: the primary one first, then as in the plan."""
+    place = {name: i for i, name in enumerate(dict.fromkeys([study.primary_set, *study.covariate_sets]))}
+    return sets.map(place).fillna(len(place))
 
 
 def told_keys(study: Study, table: pd.DataFrame, minimum: int) -> pd.Series:

@@ -34,7 +34,7 @@ def participants(study: Study, page: Page, minimum: int) -> Section:
     flow = flow_table(study)
     if flow is None:
         return Section("flow", "Participants and flow", not_shown("Flow diagram", "the cohort table cannot be read."))
-    shown = without_small(flow, minimum)
+    shown = without_small(flow, minimum, study.primary_set)
     parts = [_diagram(study, shared_steps(flow)), _by_outcome(study, page, shown)]
     page.files["flow"] = shown.drop(columns=["plan"], errors="ignore")
     lead = paragraph(
@@ -58,7 +58,9 @@ def _excluded(study: Study, row: pd.Series) -> str:
     if not isinstance(row["n_excluded"], str) and (pd.isna(row["n_excluded"]) or not row["n_excluded"]):
         return "none excluded"
     listed = reasons_text(row)
-    return f"{_said(row['n_excluded'])} {stage_text(study, row)[1]}" + (f" ({listed})" if listed else "")
+    what = stage_text(study, row)[1]
+    said = f"{what}, how many not shown" if row["n_excluded"] == "not shown" else f"{_said(row['n_excluded'])} {what}"
+    return said + (f" ({listed})" if listed else "")
 
 
 def _diagram(study: Study, steps: pd.DataFrame) -> Markup:

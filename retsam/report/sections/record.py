@@ -17,7 +17,7 @@ from retsam.report.heads import Head
 from retsam.report.html import count, estimate_text, join, listing, p_text, paragraph, q_text, table_html, tag
 from retsam.report.methods import package_versions, sentences
 from retsam.report.page import Page, Section, not_shown
-from retsam.report.sections.associations import summary_counts
+from retsam.report.sections.associations import note_text, summary_counts
 from retsam.report.sections.common import MEASURES, alpha, cases_note, is_ratio, level, method_name, per, reader, set_label
 from retsam.report.study import Study
 
@@ -36,13 +36,15 @@ def summary(study: Study, minimum: int) -> Section:
         if study.biomarker_names:
             facts.append((f"of {count(len(study.biomarker_names))} biomarkers have values", count(study.measured_biomarkers)))
         parts.append(tag("dl", join(tag("div", tag("dt", k) + tag("dd", v)) for k, v in facts), class_="facts"))
-    lines = [_outcome_line(study, row, minimum) for row in summary_counts(study, minimum)]
+    counts = summary_counts(study, minimum)
+    lines, named = [_outcome_line(study, row, minimum) for row in counts], any(row.get("best") is not None for row in counts)
     if lines and study.primary is not None:
         parts.append(listing(lines))
         parts.append(
             paragraph(
-                f"Counts of tests refer to the covariate set {set_label(study, study.primary_set) if study.primary_set else '–'}. The "
-                f"strongest association is named because its p is smallest, not because it matters most.{cases_note(study)}"
+                f"Counts of tests refer to the covariate set {set_label(study, study.primary_set) if study.primary_set else '–'}. "
+                + ("The strongest association is named because its p is smallest, not because it matters most." if named else "")
+                + cases_note(study)
             )
         )
     return Section("summary", "Summary", join(parts) if parts else not_shown("Summary", "the tables that it is made from are missing."))
@@ -60,7 +62,7 @@ def _outcome_line(study: Study, row: Mapping[str, Any], minimum: int) -> Markup:
         else ""
     )
     if row["best"] is None:
-        reasons = ", ".join(f"{reader(str(k))} {v}" for k, v in list(row["reasons"].items())[:4])
+        reasons = ", ".join(f"{note_text(str(k))} {v}" for k, v in list(row["reasons"].items())[:4])
         return join([tag("b", outcome), text, cases, f"; reasons: {reasons}."])
     best = row["best"]
     short = MEASURES[study.outcome_type(outcome)][1]

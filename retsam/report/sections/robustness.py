@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import blank_counts, hide_fits, hide_remainders, near_whole
+from retsam.report.disclosure import blank_counts, hide_fits, hide_remainders, near_others, near_whole
 from retsam.report.html import join, paragraph
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import blank, in_words
 from retsam.report.sections.biomarkers import ranking
-from retsam.report.sections.common import FIT, meta, packed, reader, told_keys, whole_samples
+from retsam.report.sections.common import FIT, meta, packed, reader, set_order, told_keys, whole_samples
 from retsam.report.study import Study
 
 KEY = ("outcome", "biomarker", "covariate_set")
@@ -164,6 +164,10 @@ def subgroup_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     rows["hidden"] = hide_fits(rows, minimum, [*KEY, "variable"])
     whole = whole_samples(study, rows["outcome"]).where(rows["subgroup"] == "all")
     told = near_whole(rows, minimum, ["outcome", "subgroup"], whole, [*KEY, "variable"])
+    kept = rows["hidden"] | told
+    told |= near_others(
+        rows, minimum, ["outcome", "biomarker", "subgroup"], kept, set_order(study, rows["covariate_set"]), [*KEY, "variable"]
+    )
     blank(rows)
     blank_counts(rows, told & ~rows["hidden"])
     return rows
