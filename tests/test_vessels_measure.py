@@ -13,10 +13,13 @@ from retsam.biomarkers.phantoms import draw
 from retsam.biomarkers.phantoms.eyes import phantom_context, phantom_masks
 from retsam.biomarkers.phantoms.families import draw_family
 from retsam.biomarkers.registry import Null, index
-from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, density, measure_vessels, vessel_graphs
+from retsam.biomarkers.vessels import DICTIONARY, EXTRA_DICTIONARY, centreline, density, measure_vessels, vessel_graphs
 from retsam.biomarkers.vessels.analysis import Analysis
 from retsam.biomarkers.vessels.calibre import hubbard, knudtson, zone_b_widths
 from retsam.biomarkers.vessels.crossings import nicking
+from retsam.biomarkers.vessels.graph import build_graph
+from retsam.biomarkers.vessels.grid import harden, soften
+from retsam.biomarkers.vessels.skeleton import make_skeleton
 
 SIDE = 800
 DISC = (420.0, 390.0, 55.0)
@@ -395,7 +398,7 @@ def test_spur_is_cut_and_branch_is_kept():
 
 def test_loop_is_kept():
     mask = np.zeros((SIDE, SIDE), bool)
-    draw.draw_vessel(mask, draw.arc((400.0, 400.0), 120.0, 0.0, 360.0), 8.0)
+    draw.draw_vessel(mask, draw.arc((400.0, 400.0), 18.0, 0.0, 360.0), 8.0)
     draw.draw_vessel(mask, draw.line((520.0, 400.0), 10.0, 200.0), 8.0)
     values = values_of(planes={"artery": mask, "vein": mask})
     assert values["branchpoint_count_artery"] == 1
@@ -426,6 +429,41 @@ def test_little_beading_shows_the_same_in_finer_photographs(side):
     draw.draw_vessel(mask, draw.line((0.1 * side, 0.47 * side), 11.0, 0.8 * side, 801), width)
     value = values_of(planes={"artery": mask, "vein": mask})["beading_index_vein"]
     assert value == pytest.approx(0.06**2 / 2.0, rel=0.2)
+
+
+# ---- masks that are no vessels ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [5, 11])
+def test_noise_is_measured_within_its_arrays(seed):
+    noise = np.random.default_rng(seed).random((560, 560)) > 0.5
+    field = soften(noise, 1.0)
+    skeleton = make_skeleton(harden(field), field)
+    edges = (skeleton.mask[[0, -1]], skeleton.mask[:, [0, -1]], skeleton.pixels[[0, -1]], skeleton.pixels[:, [0, -1]])
+    assert not any(edge.any() for edge in edges)
+    build_graph("vein", noise)
+
+
+def test_a_graph_whose_centrelines_need_more_room_gets_it(monkeypatch):
+    mask, rooms, fit = spokes([8.0] * 4), [], centreline.fit_centrelines
+
+    def cramped(*arguments):
+        rooms.append(len(arguments[-2]))
+        return -1 if len(rooms) == 1 else fit(*arguments)
+
+    plain = build_graph("vein", mask)
+    monkeypatch.setattr(centreline, "fit_centrelines", cramped)
+    assert np.array_equal(build_graph("vein", mask).points, plain.points)
+    assert rooms[1] == 2 * rooms[0]
+
+
+def test_a_vessel_that_comes_back_to_its_own_fork_has_a_chord():
+    vein = draw.draw_vessel(np.zeros((SIDE, SIDE), bool), draw.arc((400.0, 400.0), 18.0, 0.0, 360.0), 8.0)
+    draw.draw_vessel(vein, np.array([[418.0, 400.0], [750.0, 420.0]]), 8.0)
+    config = BiomarkersConfig(extra_tortuosity=True)
+    values = measure_vessels(phantom_context({"artery": vein, "vein": vein}, disc=(100.0, 100.0, 55.0), config=config))
+    for name in ("tortuosity_tau6_vein", "tortuosity_tau7_vein"):
+        assert isinstance(values[name], Null) or 0.0 <= values[name] < 1e3, values[name]
 
 
 # ---- table of the graph ----------------------------------------------------------------------------------------------------

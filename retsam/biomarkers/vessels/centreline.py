@@ -253,6 +253,11 @@ def fit_centrelines(
     out_width, out_kappa, out_valid : out [K]
         Width, signed curvature (1/px) and whether the sample was measured (1) or interpolated (0).
     out_offsets : int64 [S + 1], out
+
+    Returns
+    -------
+    int
+        Number of samples; -1 where `out` has no room for them.
     """
     cursor = 0
     out_offsets[0] = 0
@@ -326,7 +331,7 @@ def fit_centrelines(
                 values[lead + end - begin + 1 + i, c] = points[end, c] + f * (anchors[1, c] - points[end, c])
             weights[lead + end - begin + 1 + i] = 1e-4
         if cursor + count > out.shape[0]:
-            raise ValueError("room for centreline samples exhausted")
+            return -1
         fitted = out[cursor : cursor + count]
         shortest = max(cutoff[0], cutoff[1] * w)
         allowed = tolerance[0] + tolerance[1] * w

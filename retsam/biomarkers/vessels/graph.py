@@ -280,14 +280,18 @@ def _fit(structure: str, skeleton: Skeleton, graph: topology.Topology) -> Vessel
     centreline.meet_lines(lines, ends, node_position, node_radius, met)
 
     room = total + int(np.ceil(8.0 * (width0.sum() + width.sum()) + 8.0 * node_radius.sum() + 40 * len(segments)))
-    out, out_width, out_kappa = np.empty((room, 2)), np.empty(room), np.empty(room)
-    out_valid, out_offsets = np.empty(room, np.uint8), np.empty(len(segments) + 1, np.int64)
     tolerance = (TOLERANCE[0] * unit, TOLERANCE[1])
     cutoff = (CUTOFF[0] * unit, CUTOFF[1], CUTOFF[2] * unit)
-    size = centreline.fit_centrelines(
-        skeleton.field, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, tolerance, cutoff,
-        out, out_width, out_kappa, out_valid, out_offsets,
-    )  # fmt: skip
+    while True:
+        out, out_width, out_kappa = np.empty((room, 2)), np.empty(room), np.empty(room)
+        out_valid, out_offsets = np.empty(room, np.uint8), np.empty(len(segments) + 1, np.int64)
+        size = centreline.fit_centrelines(
+            skeleton.field, points, normals, widths, valid, sample_offsets, ends, met, node_radius, lines, width, tolerance, cutoff,
+            out, out_width, out_kappa, out_valid, out_offsets,
+        )  # fmt: skip
+        if size >= 0:
+            break
+        room *= 2  # in masks that are no vessels a segment's ends may lie far from what was measured of it
     # Ends of vessels sit where their centrelines end, not where their skeletons did.
     free = node_radius == 0.0
     for side, index in ((0, out_offsets[:-1]), (1, out_offsets[1:] - 1)):

@@ -70,11 +70,11 @@ _EXTRA_ROWS: dict[str, tuple[str, str, int, str, str, Callable[[Stretches, np.nd
     ),
     "tortuosity_tau6": (
         "Integral of absolute curvature over the chord (Hart's tau6): mean over segments, weighted by length, times DD.", "DD^-1", 1,
-        _HART, "more bending", lambda p, k: _weighted(_rate(p.curvature, p) * p.length / np.maximum(p.chord, 1e-9), p, k),
+        _HART, "more bending", lambda p, k: _weighted(_rate(p.curvature, p) * p.course / np.maximum(p.course_chord, 1e-9), p, k),
     ),
     "tortuosity_tau7": (
         "Integral of squared curvature over the chord (Hart's tau7): mean over segments, weighted by length, times DD^2.", "DD^-2", 2,
-        _HART, "sharper bends", lambda p, k: _weighted(_rate(p.curvature_squared, p) * p.length / np.maximum(p.chord, 1e-9), p, k),
+        _HART, "sharper bends", lambda p, k: _weighted(_rate(p.curvature_squared, p) * p.course / np.maximum(p.course_chord, 1e-9), p, k),
     ),
 }  # fmt: skip
 
