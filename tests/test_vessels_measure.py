@@ -398,7 +398,7 @@ def test_spur_is_cut_and_branch_is_kept():
 
 def test_loop_is_kept():
     mask = np.zeros((SIDE, SIDE), bool)
-    draw.draw_vessel(mask, draw.arc((400.0, 400.0), 18.0, 0.0, 360.0), 8.0)
+    draw.draw_vessel(mask, draw.arc((400.0, 400.0), 120.0, 0.0, 360.0), 8.0)
     draw.draw_vessel(mask, draw.line((520.0, 400.0), 10.0, 200.0), 8.0)
     values = values_of(planes={"artery": mask, "vein": mask})
     assert values["branchpoint_count_artery"] == 1
