@@ -272,6 +272,23 @@ def test_what_no_row_has_is_named(tables):
     assert set(associate(plan(**few), cohort, quality.assign(grade="reject"), biomarkers)["note"]) == {"too_few_rows"}
 
 
+def test_an_outcome_is_not_adjusted_for_itself(tables):
+    outcomes = ["dr", {"name": "iop", "type": "continuous"}, {"name": "high", "column": "iop", "positive": [30]}]
+    outcomes.append({"name": "death", "type": "time", "column": "years", "event": "died"})
+    cohort = tables[0].assign(iop=lambda t: t["iop"].round().clip(15, 30))
+    sets = {"crude": [], "own": ["age", "log(iop)", "died"]}
+    robustness = {"top": 0, "imputations": 2, "shape": False, "measurement_error": False}
+    whole = analyse(plan(outcomes=outcomes, covariate_sets=sets, robustness=robustness), cohort, *tables[1:], dictionary={})
+    table = whole.associations.set_index("covariate_set")
+    own = table.loc["own"].set_index("outcome")
+    for name in ("iop", "high", "death"):
+        assert set(own.loc[name, "note"]) == {"covariate_is_outcome"} and own.loc[name, "estimate"].isna().all()
+    assert own.loc["dr", "estimate"].notna().all() and (table.loc["crude"].set_index("outcome").loc["iop", "estimate"].notna()).all()
+    parts = [t for name, t in whole.tables.items() if name in ("sensitivity", "discrimination", "replication", "interactions")]
+    estimates = pd.concat([t.filter(regex="outcome|estimate|auc|^delta_p$").set_index("outcome") for t in parts])
+    assert set(estimates.dropna(how="all").index) == {"dr"}
+
+
 def test_rows_that_lack_two_covariates_are_counted_as_such(tables):
     cohort, quality, biomarkers = tables
     both = cohort.assign(sex=cohort["sex"].astype(object).where(np.arange(len(cohort)) % 20 > 0, None))

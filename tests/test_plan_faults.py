@@ -54,6 +54,9 @@ def told(study: dict, section: str = "association", **settings) -> str:
         ({"covariate_sets": {"a": ["log(sex)"]}}, "association.covariate_sets.a", "cannot be worked out of sex"),
         ({"covariate_sets": {"a": ["quality_sharpnes"]}}, "association.covariate_sets.a", "nearest: quality_sharpness"),
         ({"covariate_sets": {"a": [""]}}, "association.covariate_sets.a", "neither a column nor a formula"),
+        ({"covariate_sets": {"a": ["log(age - 50)"]}}, "association.covariate_sets.a", "is infinite or no number in"),
+        ({"covariate_sets": {"a": ["age**2"]}}, "association.covariate_sets.a", "is 'age' alone as a formula"),
+        ({"covariate_sets": {"a": ["1/age"]}}, "association.covariate_sets.a", "write I(1/age)"),
         ({"covariate_sets": {"a": ["age - 1"]}}, "association.covariate_sets.a", "takes the intercept away"),
         ({"outcomes": ["age"]}, "association.outcomes", "or give the outcome another `type`"),
         ({"outcomes": [{"name": "dr", "positive": []}]}, "association.outcomes", "nobody would be a case"),
@@ -99,7 +102,7 @@ def test_words_with_too_many_levels_are_refused_with_what_to_do(levels, settings
 def test_what_a_plan_may_ask_of_tables_to_come(study):
     plan = {
         "outcomes": ["dr"],
-        "covariate_sets": {"a": ["age", "bs(age, df=4)", "quality_sharpness", "log(quality_fov_radius)", "C(sex)", "eye"]},
+        "covariate_sets": {"a": ["age", "bs(age, df=4)", "quality_sharpness", "log(quality_fov_radius)", "C(sex)", "eye", "I(age**2)", "(age)", "age*sex"]},
         "subgroups": {"sex": None, "age": [60], "quality_grade": None, "quality_sharpness": [0.5]},
         "exclude": {"image_id": ["x"], "quality_reasons": ["blurred"]},
         "exposures": {"exclude": ["*_count"], "transforms": {"cr*e": "log1p"}},

@@ -91,6 +91,11 @@ def _term_columns(term: str, columns: Sequence[str]) -> list[str]:
         raise ValueError(f"covariate {term!r} is neither a column nor a formula term ({why[0]})") from error
     if "1" not in factors:
         raise ValueError(f"covariate {term!r} takes the intercept away, which every model has; leave `0 +` and `- 1` out")
+    alone = {factor.strip("`") for factor in factors} - {"1"}
+    if len(alone) == 1 and alone <= set(columns) and term.strip("`() ") not in alone:
+        raise ValueError(
+            f"covariate {term!r} is {alone.pop()!r} alone as a formula, where `*`, `/`, `-` and `**` choose terms; write I({term}) to calculate"
+        )
     names = [name for factor in factors for name in _factor_columns(factor, columns, term)]
     if not names:
         raise ValueError(f"covariate {term!r} reads no column")
@@ -165,9 +170,14 @@ def covariate_matrix(frame: pd.DataFrame, terms: Sequence[str]) -> Covariates:
     if terms and complete.any():
         rows = data.loc[complete].reset_index(drop=True)
         formula = "1 + " + " + ".join(formula_terms(terms, list(frame.columns)))
-        coded = Formula(formula).get_model_matrix(rows, na_action="raise")
+        with np.errstate(divide="ignore", invalid="ignore"):  # told below
+            coded = Formula(formula).get_model_matrix(rows, na_action="raise")
         block = np.asarray(coded, dtype=float)[:, 1:]
         labels = [str(c).replace("`", "") for c in coded.columns[1:]]
+        odd = ~np.isfinite(block)
+        if odd.any():
+            at = int(np.argmax(odd.any(axis=0)))
+            raise ValueError(f"{labels[at]} is infinite or no number in {int(odd[:, at].sum())} rows; for logs of zero write log(1 + x)")
         # A word that all rows share has no indicator; as a column of zeros it is dropped where others are, with a note.
         words = [term for term in terms if term in needed and not pd.api.types.is_numeric_dtype(rows[term].dtype)]
         constant = [term for term in words if rows[term].nunique() == 1]

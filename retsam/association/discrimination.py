@@ -315,7 +315,7 @@ def discrimination(
         problem = problems.problem(outcome, config.primary_set)
         base = {"outcome": outcome, "covariate_set": config.primary_set}
         y_all = coded.y[problem.rows]
-        bad = refusal("binary", y_all, None, len(np.unique(problem.cluster[problem.rows])), config.models)
+        bad = problem.refusal or refusal("binary", y_all, None, len(np.unique(problem.cluster[problem.rows])), config.models)
         if bad:
             rows.append({**base, "predictors": "covariates", "n": len(problem.rows), "n_cases": int(y_all.sum()), "note": bad})
             continue

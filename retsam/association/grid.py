@@ -67,6 +67,8 @@ class Problem:
         Positions in the sample, increasing.
     cluster : ndarray [n]
         Cluster of every row of the sample.
+    refusal : str
+        Code of why no model is fitted, whatever the data; empty where one may be.
     """
 
     coded: Coded
@@ -75,6 +77,7 @@ class Problem:
     covariates: Covariates
     rows: np.ndarray
     cluster: np.ndarray
+    refusal: str = ""
 
     @property
     def kind(self) -> str:
@@ -173,7 +176,7 @@ def make_batch(problem: Problem, rows: np.ndarray, models: Models, warm: bool = 
     entry = coded.entry[rows] if coded.entry is not None else None
     starts = cluster_starts(problem.cluster[rows])
     cases = count_cases(problem.kind, y, event)
-    bad = refusal(problem.kind, y, event, len(starts) - 1, models)
+    bad = problem.refusal or refusal(problem.kind, y, event, len(starts) - 1, models)
     z = problem.covariates.matrix[rows]
     if bad:
         return Batch(rows, y, event, entry, z, starts, cases, refusal=bad)

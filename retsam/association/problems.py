@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from retsam.association.config import AssociationConfig
-from retsam.association.design import Covariates, covariate_matrix, plain
+from retsam.association.design import Covariates, covariate_matrix, plain, required_columns
 from retsam.association.grid import Problem
 from retsam.association.outcomes import Coded, code_outcome, text_of
 from retsam.association.sample import Sample, join_reasons, worse_eyes
@@ -81,9 +81,11 @@ class Problems:
         rows = self.rows(outcome, covariate_set)
         if mask is not None:
             rows = rows & mask
-        return Problem(
-            self.coded[outcome], covariate_set, subgroup, self.covariates[covariate_set], np.flatnonzero(rows), self.sample.cluster
-        )
+        coded, terms = self.coded[outcome], self.config.covariate_sets[covariate_set]
+        own = {coded.outcome.source, coded.outcome.event}.intersection(required_columns(terms, list(self.sample.frame.columns)))
+        # Adjusted for itself an outcome has nothing left: estimates of none, with a p that looks like any other's.
+        bad = "covariate_is_outcome" if own else ""
+        return Problem(coded, covariate_set, subgroup, self.covariates[covariate_set], np.flatnonzero(rows), self.sample.cluster, bad)
 
     def all(self) -> Iterator[Problem]:
         """Every problem of the plan: everybody first, then subgroups."""

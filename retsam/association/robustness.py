@@ -325,7 +325,7 @@ def imputed(problems: Problems, outcome: str, exposures: Sequence[Exposure], con
             complete = np.zeros(len(frame), dtype=bool)
             complete[rows] = True
             covariates = Covariates(matrix, small.names, complete, np.full(len(frame), "", dtype=object))
-            whole = Problem(coded, config.primary_set, "all", covariates, rows, problems.sample.cluster)
+            whole = Problem(coded, config.primary_set, "all", covariates, rows, problems.sample.cluster, problem.refusal)
             batch = make_batch(whole, rows, config.models)
             note = batch.refusal
             if note:

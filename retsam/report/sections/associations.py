@@ -38,6 +38,7 @@ NOTES = {
     "counts_hidden": "counts not shown: they would tell of a few eyes left out",
     "chosen_on_same_data": "chosen by p in these same eyes: looks better than it is",
     "small_cell": "not shown: small cells",
+    "covariate_is_outcome": "the covariates hold the outcome itself",
     "head_not_available": "no head for it in these weights",
     "no_columns": "no such columns",
 }
