@@ -102,7 +102,9 @@ def test_words_with_too_many_levels_are_refused_with_what_to_do(levels, settings
 def test_what_a_plan_may_ask_of_tables_to_come(study):
     plan = {
         "outcomes": ["dr"],
-        "covariate_sets": {"a": ["age", "bs(age, df=4)", "quality_sharpness", "log(quality_fov_radius)", "C(sex)", "eye", "I(age**2)", "(age)", "age*sex"]},
+        "covariate_sets": {
+            "a": ["age", "bs(age, df=4)", "quality_sharpness", "log(quality_fov_radius)", "C(sex)", "eye", "I(age**2)", "(age)", "age*sex"]
+        },
         "subgroups": {"sex": None, "age": [60], "quality_grade": None, "quality_sharpness": [0.5]},
         "exclude": {"image_id": ["x"], "quality_reasons": ["blurred"]},
         "exposures": {"exclude": ["*_count"], "transforms": {"cr*e": "log1p"}},

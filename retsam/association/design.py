@@ -94,7 +94,8 @@ def _term_columns(term: str, columns: Sequence[str]) -> list[str]:
     alone = {factor.strip("`") for factor in factors} - {"1"}
     if len(alone) == 1 and alone <= set(columns) and term.strip("`() ") not in alone:
         raise ValueError(
-            f"covariate {term!r} is {alone.pop()!r} alone as a formula, where `*`, `/`, `-` and `**` choose terms; write I({term}) to calculate"
+            f"covariate {term!r} is {alone.pop()!r} alone as a formula, where `*`, `/`, `-` and `**` choose terms; "
+            f"write I({term}) to calculate"
         )
     names = [name for factor in factors for name in _factor_columns(factor, columns, term)]
     if not names:
