@@ -152,6 +152,19 @@ def test_small_cells_are_nowhere(study, report, copy):
             assert [h is None for h in heights] == hide_cells(joined, 12).tolist()
 
 
+def test_values_of_single_eyes_are_not_printed(copy):
+    """The smallest and the largest value of a biomarker, which the outer quintiles reach to."""
+    file = copy / "tables" / "shape_quintiles.csv"
+    made = pd.read_csv(file).assign(n=50, n_cases=20, low=lambda t: t["median"] - 1, high=lambda t: t["median"] + 1)
+    made.to_csv(file, index=False)
+    build_report(copy, copy / "report.html", ReportConfig(figures=False, gallery=False), SETTINGS)
+    five = rows(blocks((copy / "report.html").read_text())["shape"]["quintiles"])
+    assert five.loc[five["quintile"] == 1, "low"].isna().all() and five.loc[five["quintile"] == 5, "high"].isna().all()
+    assert five.loc[five["quintile"].isin([2, 3, 4]), ["low", "high"]].notna().all().all()
+    table = pd.read_csv(copy / "tables" / "report" / "shape_quintiles.csv")
+    assert table.loc[table["quintile"] == 1, "low"].isna().all() and table.loc[table["quintile"] == 5, "high"].isna().all()
+
+
 def test_failures_are_said_at_the_top(report):
     done, text = report
     top = text[: text.index('<section id="summary"')]

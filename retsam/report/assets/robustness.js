@@ -80,7 +80,7 @@ builders.shape = (figure, host, block) => {
       const est = r.quintile === 1 ? 0 : r.est;
       if (!finite(est) || !finite(r.median)) continue;
       if (finite(r.lo) && r.quintile !== 1) bars.push({ x: r.median, lo: r.lo + near, hi: r.hi + near });
-      items.push({ x: r.median, y: est + near, color: color(1), shape: "square", r: 4.5, tip: [`Quintile ${r.quintile}: ${fmtNumber(r.low)} to ${fmtNumber(r.high)}`, r.quintile === 1 ? "reference" : `${o.short} ${estimateText(r, o.ratio)} against quintile 1`, countsText(r)] });
+      items.push({ x: r.median, y: est + near, color: color(1), shape: "square", r: 4.5, tip: [`Quintile ${r.quintile}: ${finite(r.low) ? fmtNumber(r.low) : "lowest"} to ${finite(r.high) ? fmtNumber(r.high) : "highest"}`, r.quintile === 1 ? "reference" : `${o.short} ${estimateText(r, o.ratio)} against quintile 1`, countsText(r)] });
     }
     const against = curve.length ? "the median" : "the lowest quintile";
     const xs = curve.map((r) => r.x), ys = [...items.map((i) => i.y), ...curve.map((r) => r.est)], spread = padDomain(ys, 0.05, [0]), room = Math.max(spread[1] - spread[0], 0.3);

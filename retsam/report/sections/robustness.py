@@ -90,6 +90,11 @@ def shape(study: Study, page: Page, minimum: int) -> Section:
         told = told_keys(study, quintiles, minimum)
         blank(quintiles)
         blank_counts(quintiles, told & ~quintiles["hidden"])
+        # the smallest and the largest value of all belong to single eyes, as in the table of biomarkers
+        order = quintiles.groupby(list(KEY), dropna=False)["quintile"]
+        for column, outer in (("low", order.transform("min")), ("high", order.transform("max"))):
+            if column in quintiles:
+                quintiles[column] = quintiles[column].astype("Float64").mask(quintiles["quintile"] == outer)
     spline, tests = (empty if t is None else t.copy() for t in (spline, tests))
     if len(tests):
         blank_counts(tests, told_keys(study, tests, minimum))
