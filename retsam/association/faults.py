@@ -96,7 +96,7 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
     list of str
     """
     from retsam.association.design import plain
-    from retsam.association.outcomes import cell_text, outcome_faults, text_of
+    from retsam.association.outcomes import cell_text, other_words, outcome_faults, text_of
     from retsam.cohort.variables import slips
     from retsam.cohort.visits import visit_faults
 
@@ -108,7 +108,10 @@ def cell_faults(config: AssociationConfig, frame: pd.DataFrame) -> list[str]:
         faults += [f"unit.visits: {fault}" for fault in visit_faults(frame)]
     for column, values in config.exclude.items():
         if column in columns:
-            near = slips(values, (text_of(v) for v in cell_text(frame[column], len(frame)) if v != ""))
+            cells = {text_of(v) for v in cell_text(frame[column], len(frame)) if v != ""}
+            if there := other_words(values, cells):
+                faults.append(f"exclude: column {column!r} holds {there}, and none of {', '.join(map(str, values))}; list what it holds")
+            near = slips(values, cells)
             faults += [f"exclude: column {column!r} has no {text!r}; did you mean {other!r}?" for text, other in near]
     for name, terms in config.covariate_sets.items():
         faults += [f"covariate_sets.{name}: {fault}" for term in terms if (fault := _term_fault(term, frame))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,16 @@ def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
     return out
 
 
+def other_words(values: Iterable[object] | None, cells: Iterable[str]) -> str:
+    """What a yes-or-no column holds, where a list has no value of that kind; else empty text.
+
+    A variable of `type: binary` is 0 or 1 whatever the samplesheet says: `yes` of it would find no row.
+    """
+    there, said = {cell.lower() for cell in cells} - {""}, {text.lower() for text in listed(values)}
+    odd = said and there and any(there <= kind and not said & kind for kind in ({"0", "1"}, {"true", "false"}))
+    return " and ".join(sorted(there)) if odd else ""
+
+
 def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
     """What is wrong with the cells of an outcome's columns."""
     texts = _plain_texts(cell_text(frame[outcome.source], len(frame)))
@@ -91,7 +102,10 @@ def outcome_faults(frame: pd.DataFrame, outcome: Outcome) -> list[str]:
         mend = "say which values are `positive`, or give the outcome another `type`"
         faults = [f"{where}: expected 0/1 or yes/no, found {', '.join(odd[:5])}; {mend}"] if odd else []
         for key in ("positive", "negative"):
-            near = slips(getattr(outcome, key), set(texts) - {""})
+            values = getattr(outcome, key)
+            if there := other_words(values, texts):
+                faults.append(f"{where}: `{key}` lists {', '.join(map(str, values))}, and the column holds {there}; list what it holds")
+            near = slips(values, set(texts) - {""})
             faults += [f"{where}: `{key}` lists {text!r}, which no row has; did you mean {other!r}?" for text, other in near]
         return faults
     if outcome.type == "ordered" and outcome.levels is not None:
