@@ -64,6 +64,9 @@ def test_both_eyes_of_a_subject_are_on_one_side_of_the_split(config):
     assert manifest["group"].tolist()[:4] == ["drawn:a", "drawn:a", "drawn:b", "drawn:b"]
     assert manifest["group"].tolist()[4:] == ["drawn:4_rgb.png", "drawn:5_rgb.png"]
     assert (manifest.groupby("group")["held_out"].nunique() == 1).all()
+    # a group that only one photograph of the subject names is that of the others too
+    rewrite(config, lambda table: table.assign(group=[np.nan, "pair", *[np.nan] * 4]))
+    assert read_manifest(config)["group"].tolist() == ["pair", "pair", "drawn:b", "drawn:b", "drawn:4_rgb.png", "drawn:5_rgb.png"]
 
 
 def test_held_out_copies_of_trained_photographs_are_set_aside(config):

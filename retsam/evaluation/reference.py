@@ -117,7 +117,8 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     for name in OPTIONAL:
         if name not in table.columns:
             table[name] = np.nan if name in NUMBERS else pd.Series(np.nan, table.index, dtype=object)
-    # Without a group, the photographs of a subject are one, and a photograph of no one known is its own.
+    # Without a group, the photographs of a subject are one (that which some of them name), and a photograph of no one known is its own.
+    table["group"] = table["group"].fillna(table.groupby(["dataset", "subject_id"])["group"].transform("first"))
     for name in ("subject_id", "image"):
         table["group"] = table["group"].fillna((table["dataset"] + ":" + table[name].astype(str)).where(table[name].notna()))
     return table
