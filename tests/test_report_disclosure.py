@@ -8,7 +8,7 @@ import pytest
 from report_study import SETTINGS, make_study
 
 from retsam.report import ReportConfig, build_report
-from retsam.report.disclosure import hide_cells, hide_fits, hide_matrix, hide_remainders, near_others, near_whole
+from retsam.report.disclosure import blank_people, hide_cells, hide_fits, hide_matrix, hide_remainders, near_others, near_whole
 from retsam.report.flow import reasons_text, without_small
 from retsam.report.sections.associations import blank
 from retsam.report.sections.biomarkers import _heights, hidden_reasons, hidden_sizes
@@ -128,6 +128,16 @@ def test_two_covariate_sets_do_not_tell_how_few_lack_what_one_of_them_has_more()
     rank = levels["set"].map({"a": 0, "b": 1})
     found = near_others(levels, 5, ["sub"], pd.Series(False, index=levels.index), rank, ["set", "variable"])
     assert found.tolist() == [False, False, False, False, True, True]
+
+
+def test_subjects_beside_many_eyes_do_not_tell_how_few_of_them_lack_a_value():
+    fits = pd.DataFrame({"outcome": "iop", "biomarker": list("aaab"), "n": [713, 707, 690, 600], "n_clusters": [393, 390, 380, 379]})
+    whole, order = pd.Series(393.0, index=fits.index), pd.Series([0, 1, 2, 0])
+    assert blank_people(fits, 5, ["outcome"], whole, order).tolist() == [False, True, False, False]
+    assert fits["n_clusters"].isna().tolist() == [False, True, False, False] and fits["n"].notna().all()
+    fits["n_clusters"] = [393, 383, 380, 379]
+    assert blank_people(fits, 5, ["outcome"], whole, order).tolist() == [False, False, True, False]
+    assert not blank_people(fits.drop(columns="n_clusters"), 5, ["outcome"], whole, order).any()
 
 
 @pytest.fixture(scope="module")

@@ -271,6 +271,31 @@ def near_others(
     return pd.Series(out, index=table.index)
 
 
+def blank_people(table: pd.DataFrame, minimum: int, within: Sequence[str], whole: pd.Series, order: pd.Series) -> pd.Series:
+    """Empty the subjects of rows (in place) that lack a few of all, or of those of another covariate set; their eyes may be many.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``n_clusters``; nothing is done without.
+    minimum, within, order
+        As in :func:`near_others`; rows that share a sample differ in ``within`` from others.
+    whole : Series of float
+        Subjects that the reader knows from elsewhere (NaN: unknown).
+
+    Returns
+    -------
+    Series of bool
+    """
+    if "n_clusters" not in table:
+        return pd.Series(False, index=table.index)
+    people = table.assign(n=table["n_clusters"], n_cases=np.nan)
+    few = near_whole(people, minimum, within, pd.DataFrame({"n": whole, "n_cases": np.nan}))
+    few |= near_others(people, minimum, [*within, "biomarker"], few, order)
+    table["n_clusters"] = table["n_clusters"].astype("Float64").mask(few)
+    return few
+
+
 def blank_counts(table: pd.DataFrame, rows: pd.Series, code: str = "counts_hidden") -> None:
     """Empty the counts of some rows (in place), keep their estimates, and say so in ``note``."""
     for column in ("n", "n_cases", "n_clusters"):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import blank_counts, hide_fits, show_count
+from retsam.report.disclosure import blank_counts, blank_people, hide_fits, show_count
 from retsam.report.html import count, estimate_text, join, p_text, pack, paragraph, q_text, tag
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.common import (
@@ -27,6 +27,8 @@ from retsam.report.sections.common import (
     reader,
     select,
     set_label,
+    set_order,
+    whole_samples,
 )
 from retsam.report.study import Study
 
@@ -63,6 +65,9 @@ def primary_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     told = counts_told(study, table, minimum)
     blank(table)
     blank_counts(table, told & ~table["hidden"])
+    blank_people(
+        table, minimum, ["outcome"], whole_samples(study, table["outcome"])["n_clusters"], set_order(study, table["covariate_set"])
+    )
     if "biomarker_family" not in table:
         table["biomarker_family"] = pd.NA
     table["biomarker_family"] = table["biomarker_family"].astype("string").fillna(table["biomarker"].map(study.family_of).astype("string"))

@@ -161,23 +161,25 @@ def reader(reason: str) -> str:
 
 
 def whole_samples(study: Study, outcomes: pd.Series) -> pd.DataFrame:
-    """Eyes and cases with the outcome, as Table 1 and the flow tell them, for each of some rows (``n``, ``n_cases``; NaN: unknown)."""
+    """Eyes, cases and subjects with the outcome, as Table 1 and the flow tell them, for each of some rows (NaN: unknown)."""
     flow = study.table("flow", "outcome", "stage", "n_images")
     first = study.table("table1", "outcome", "group", "n", "n_missing")
     sizes = {}
     for outcome in outcomes.dropna().unique():
-        n, cases = [], []
+        n, cases, people = [], [], []
         if flow is not None:
             steps = outcome_steps(flow, outcome)
-            n += steps.loc[steps["stage"] == "labelled", "n_images"].astype(float).tolist()
+            labelled = steps[steps["stage"] == "labelled"]
+            n += labelled["n_images"].astype(float).tolist()
+            people += labelled["n_subjects"].astype(float).tolist() if study.cluster == "subject" and "n_subjects" in labelled else []
         if first is not None:
             mine = first[first["outcome"] == outcome]
             total = mine["n"].astype(float) + mine["n_missing"].fillna(0).astype(float)
             n += total[mine["group"] == "all"].tolist()
             cases += total[mine["group"] == "cases"].tolist()
-        sizes[outcome] = (max((v for v in n if v == v), default=np.nan), max((v for v in cases if v == v), default=np.nan))
-    known = [sizes.get(o, (np.nan, np.nan)) for o in outcomes]
-    return pd.DataFrame(known, columns=["n", "n_cases"], index=outcomes.index, dtype=float)
+        sizes[outcome] = [max((v for v in counts if v == v), default=np.nan) for counts in (n, cases, people)]
+    known = [sizes.get(o, [np.nan] * 3) for o in outcomes]
+    return pd.DataFrame(known, columns=["n", "n_cases", "n_clusters"], index=outcomes.index, dtype=float)
 
 
 def counts_told(study: Study, table: pd.DataFrame, minimum: int) -> pd.Series:

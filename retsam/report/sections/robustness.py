@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from retsam.report.disclosure import blank_counts, hide_fits, hide_remainders, near_others, near_whole
+from retsam.report.disclosure import blank_counts, blank_people, hide_fits, hide_remainders, near_others, near_whole
 from retsam.report.html import join, paragraph
 from retsam.report.page import Page, Section, not_shown
 from retsam.report.sections.associations import blank, in_words
@@ -175,6 +175,7 @@ def subgroup_rows(study: Study, minimum: int) -> pd.DataFrame | None:
     )
     blank(rows)
     blank_counts(rows, told & ~rows["hidden"])
+    blank_people(rows, minimum, ["outcome", "subgroup"], whole["n_clusters"], set_order(study, rows["covariate_set"]))
     return rows
 
 
@@ -241,8 +242,10 @@ def _sensitivity(study: Study, page: Page, minimum: int) -> Markup:
     everybody = ~table["analysis"].astype(str).str.startswith("without:") & ~table["analysis"].isin(["gradable_only", "untrained_subjects"])
     whole = whole_samples(study, table["outcome"]).where(everybody & (table["analysis"] != "one_eye"))
     told = hide_remainders(table, minimum, KEY) | near_whole(table, minimum, ["outcome", "analysis"], whole)
+    people = blank_people(table, minimum, ["outcome", "analysis"], whole["n_clusters"], set_order(study, table["covariate_set"]))
     # one eye a subject has as many rows as the primary sample has subjects
-    told |= (table["analysis"] == "one_eye") & (told & (table["analysis"] == "primary")).groupby([table[c] for c in KEY]).transform("any")
+    few = (told | people) & (table["analysis"] == "primary")
+    told |= (table["analysis"] == "one_eye") & few.groupby([table[c] for c in KEY]).transform("any")
     blank(table)
     blank_counts(table, told & ~table["hidden"])
     known = table.reindex(columns=["analysis", "model", "note"])
