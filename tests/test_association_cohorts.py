@@ -289,6 +289,16 @@ def test_an_outcome_is_not_adjusted_for_itself(tables):
     assert set(estimates.dropna(how="all").index) == {"dr"}
 
 
+def test_a_time_of_entry_that_is_not_known_is_not_said_to_be_late():
+    frame = pd.DataFrame({"years": [5.0, 5.0, 5.0, np.nan], "died": [1, 0, 1, 1], "start": [1.0, np.nan, 6.0, np.nan]})
+    outcome = plan(outcomes=[{"name": "death", "type": "time", "column": "years", "event": "died", "entry": "start"}]).outcomes[0]
+    coded = code_outcome(frame, outcome)
+    assert coded.why.tolist() == ["", "no_entry_time", "entry_not_before_end", "no_label"] and np.isfinite(coded.y).tolist() == [
+        True,
+        *[False] * 3,
+    ]
+
+
 def test_rows_that_lack_two_covariates_are_counted_as_such(tables):
     cohort, quality, biomarkers = tables
     both = cohort.assign(sex=cohort["sex"].astype(object).where(np.arange(len(cohort)) % 20 > 0, None))

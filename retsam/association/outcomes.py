@@ -173,6 +173,7 @@ def code_outcome(frame: pd.DataFrame, outcome: Outcome) -> Coded:
         why[unknown] = "no_event_status"
         if outcome.entry:
             entry = pd.to_numeric(frame[outcome.entry], errors="coerce").astype(float).to_numpy()
+            why[(why == "") & ~np.isfinite(entry)] = "no_entry_time"
             why[(why == "") & ~(entry < y)] = "entry_not_before_end"
         else:
             why[(why == "") & ~(y > 0)] = "no_follow_up"
