@@ -12,9 +12,10 @@ import yaml
 from click.testing import CliRunner
 from workflow_study import change, write_study
 
-from retsam.association.config import AssociationConfig
+from retsam.association.config import AssociationConfig, Outcome
 from retsam.association.design import covariate_matrix, required_columns, select_biomarkers
 from retsam.association.faults import PlanError, cell_faults, check_plan
+from retsam.association.outcomes import outcome_faults
 from retsam.cohort.cli import ingest
 from retsam.config import ConfigError, parse_config
 from retsam.plan import later_columns
@@ -76,6 +77,11 @@ def told(study: dict, section: str = "association", **settings) -> str:
 def test_a_plan_that_cannot_be_carried_out_is_refused_before_any_work(study, settings, key, what):
     text = told(study, **settings)
     assert key in text and what in text, text
+
+
+def test_grades_that_no_row_of_a_part_of_a_cohort_has_are_no_fault():
+    part = pd.DataFrame({"grade": [0, 1, 1, 0]})
+    assert outcome_faults(part, Outcome(name="dr", column="grade", positive=[2, 3, 4])) == []
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,14 @@ def _binary(texts: np.ndarray, outcome: Outcome) -> np.ndarray:
 
 
 def other_words(values: Iterable[object] | None, cells: Iterable[str]) -> str:
-    """What a yes-or-no column holds, where a list has no value of that kind; else empty text.
+    """What a yes-or-no column holds, where a list says yes or no in other words alone; else empty text.
 
-    A variable of `type: binary` is 0 or 1 whatever the samplesheet says: `yes` of it would find no row.
+    A variable of `type: binary` is 0 or 1 whatever the samplesheet says: `yes` of it would find no row. A grade that no row happens to
+    have, as 4 among 0 and 1, is no fault: a part of a cohort may hold none.
     """
     there, said = {cell.lower() for cell in cells} - {""}, {text.lower() for text in listed(values)}
-    odd = said and there and any(there <= kind and not said & kind for kind in ({"0", "1"}, {"true", "false"}))
+    words = _TRUE | _FALSE | {"on", "off"}  # YAML reads `on` as `true` reads, so a list of it holds both
+    odd = said and there and said <= words and any(there <= kind and not said & kind for kind in ({"0", "1"}, {"true", "false"}))
     return " and ".join(sorted(there)) if odd else ""
 
 
